@@ -9,7 +9,6 @@
 #include "url.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -19,15 +18,15 @@
 #define FILE_SIZE_MAX (1024 * 1024)
 #define SOCKET_NAME   "deployfs.sock"
 
-#define KEEP_MAX       1000
-#define PERCENT_MAX    99
-#define ID_MAX         (UINT32_MAX - 1) /* the largest is chown(2)'s "leave it" */
-#define KEEP_DEFAULT   3
-#define SECOND_MS      1000
-#define RESERVE_BYTES  (UINT64_C(1) << 30)
-#define RESERVE_SHARE  3
-#define DIGITS         "0123456789"
-#define NOT_IN_A_GROUP ":,/"
+#define KEEP_MAX        1000
+#define PERCENT_MAX     99
+#define ID_MAX          (UINT32_MAX - 1) /* the largest is chown(2)'s "leave it" */
+#define KEEP_DEFAULT    3
+#define SECOND_MS       1000
+#define RESERVE_BYTES   (UINT64_C(1) << 30)
+#define RESERVE_PERCENT 3
+#define DIGITS          "0123456789"
+#define NOT_IN_A_GROUP  ":,/"
 
 /*
  * A configuration that is being filled. What is wrong with the file is gathered and
@@ -470,7 +469,7 @@ static void read_values(struct loader *loader, const struct config_yaml_values *
 		  &config->known_hosts);
 	read_path(loader, "ca_file", values->ca_file, NULL, &config->ca_file);
 	config->reserve_bytes = RESERVE_BYTES;
-	config->reserve_percent = RESERVE_SHARE;
+	config->reserve_percent = RESERVE_PERCENT;
 	read_reserve(loader, values->reserve);
 	config->connect_timeout_ms = 10 * SECOND_MS;
 	read_timeout(loader, "connect_timeout", values->connect_timeout,
