@@ -22,8 +22,8 @@ static const struct scheme {
 	const char *name;
 	origin_read_fn *read;
 } schemes[] = {
-	{"ftp", origin_curl_read},  {"ftps", origin_curl_read},
-	{"sftp", origin_curl_read}, {"http", origin_curl_read},
+	{"ftp", origin_curl_read},   {"ftps", origin_curl_read},
+	{"sftp", origin_curl_read},  {"http", origin_curl_read},
 	{"https", origin_curl_read}, {"nfs", origin_nfs_read},
 	{"file", origin_file_read},
 };

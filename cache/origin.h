@@ -16,11 +16,11 @@
 
 /** What every request needs; borrowed pointers that outlive the request. */
 struct origin_options {
-	const char *known_hosts; /* NULL: no SFTP server is known */
-	const char *ca_file;     /* NULL: the system's */
+	const char *known_hosts;             /* NULL: no SFTP server is known */
+	const char *ca_file;                 /* NULL: the system's */
 	const struct credential *credential; /* may be NULL, as may be its members */
 	uint64_t connect_timeout_ms;         /* until the server's first answer */
-	uint64_t stall_timeout_ms;           /* without a byte, or below the slowest pace */
+	uint64_t stall_timeout_ms; /* without a byte, or below the slowest pace */
 };
 
 /**

@@ -26,9 +26,13 @@
 #define REDIRECTS_MAX 5L
 #define PORT_FTPS     990 /* TLS from the first byte; AUTH TLS on all others */
 #define REPLY_MAX     160
-#define KEY_LINE_MAX  900
+#define KEY_TEXT_MAX  1400 /* an RSA key of 8192 bits in base64 */
 
-enum protocol { PROTOCOL_FTP, PROTOCOL_SFTP, PROTOCOL_HTTP };
+enum protocol {
+	PROTOCOL_FTP,
+	PROTOCOL_SFTP,
+	PROTOCOL_HTTP
+};
 
 struct transfer {
 	const char *url;
@@ -43,19 +47,19 @@ struct transfer {
 	CURL *curl;
 	enum protocol protocol;
 	struct pace pace;
-	const char *why;     /* for a code of ours; NULL: libcurl knows */
-	int failed;          /* our own reason to end it */
-	bool sink_failed;    /* it is the sink's, and so is its text */
-	bool begun;          /* the answer was judged, bytes are handed on */
+	const char *why;  /* for a code of ours; NULL: libcurl knows */
+	int failed;       /* our own reason to end it */
+	bool sink_failed; /* it is the sink's, and so is its text */
+	bool begun;       /* the answer was judged, bytes are handed on */
 	bool size_known;
-	uint64_t size;       /* of the whole file */
-	uint64_t at;         /* offset of the next byte */
+	uint64_t size; /* of the whole file */
+	uint64_t at;   /* offset of the next byte */
 
 	int reply;                  /* FTP: the last reply's code */
 	char reply_text[REPLY_MAX]; /* and its line */
 	bool has_first, has_total;  /* HTTP: what Content-Range told */
 	uint64_t first, total;
-	char key_line[KEY_LINE_MAX]; /* SFTP: for known_hosts */
+	char *key_line; /* SFTP: for known_hosts; NULL: not known */
 	bool key_changed;
 	char detail[CURL_ERROR_SIZE];
 };
@@ -205,7 +209,8 @@ static void http_header(struct transfer *t, const char *line, size_t size)
 	static const char name[] = "content-range:";
 	char text[128];
 
-	if (size >= 5 && !strncmp(line, "HTTP/", 5)) /* another answer, after a redirect */
+	if (size >= 5 &&
+	    !strncmp(line, "HTTP/", 5)) /* another answer, after a redirect */
 		t->has_first = t->has_total = false;
 	if (size >= sizeof(text) || size < sizeof(name) ||
 	    strncasecmp(line, name, sizeof(name) - 1) != 0)
@@ -234,7 +239,7 @@ static void key_describe(struct transfer *t, const struct curl_khkey *key)
 	cleanup(curl_url_cleanup_ptr) CURLU *parsed = NULL;
 	cleanup(free_ptr) char *host = NULL;
 	cleanup(free_ptr) char *port = NULL;
-	char text[KEY_LINE_MAX];
+	char text[KEY_TEXT_MAX];
 	uint32_t size;
 
 	if (key->len < 4 || (key->len + 2) / 3 * 4 >= sizeof(text))
@@ -249,14 +254,16 @@ static void key_describe(struct transfer *t, const struct curl_khkey *key)
 	port = origin_url_part(parsed, CURLUPART_PORT);
 	if (!host)
 		return;
+	if (port && !strcmp(port, "22")) {
+		free(port);
+		port = NULL;
+	}
 	EVP_EncodeBlock((unsigned char *)text, (const unsigned char *)key->key,
 			(int)key->len);
-	if (port && strcmp(port, "22") != 0)
-		snprintf(t->key_line, sizeof(t->key_line), "[%s]:%s %.*s %s", host, port,
-			 (int)size, key->key + 4, text);
-	else
-		snprintf(t->key_line, sizeof(t->key_line), "%s %.*s %s", host, (int)size,
-			 key->key + 4, text);
+	if (asprintf(&t->key_line, "%s%s%s%s %.*s %s", port ? "[" : "", host,
+		     port ? "]:" : "", port ? port : "", (int)size, key->key + 4,
+		     text) < 0)
+		t->key_line = NULL;
 }
 
 static int on_host_key(CURL *curl, const struct curl_khkey *known,
@@ -269,7 +276,8 @@ static int on_host_key(CURL *curl, const struct curl_khkey *known,
 	if (match == CURLKHMATCH_OK)
 		return CURLKHSTAT_FINE;
 	t->key_changed = match == CURLKHMATCH_MISMATCH;
-	key_describe(t, found);
+	if (!t->key_line)
+		key_describe(t, found);
 	transfer_fail(t, -EPERM, NULL);
 	return CURLKHSTAT_REJECT;
 }
@@ -286,9 +294,10 @@ static int setup_common(struct transfer *t)
 	bad |= curl_easy_setopt(c, CURLOPT_PROXY, "");
 	bad |= curl_easy_setopt(c, CURLOPT_NOPROXY, "*");
 	bad |= curl_easy_setopt(c, CURLOPT_BUFFERSIZE, BUFFER_SIZE);
-	bad |= curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT_MS, (long)o->connect_timeout_ms);
-	bad |= curl_easy_setopt(c, CURLOPT_SERVER_RESPONSE_TIMEOUT_MS,
-				(long)o->stall_timeout_ms);
+	bad |= curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT_MS,
+				(long)o->connect_timeout_ms);
+	bad |= curl_easy_setopt(c, CURLOPT_SERVER_RESPONSE_TIMEOUT,
+				(long)(o->stall_timeout_ms + 999) / 1000);
 	bad |= curl_easy_setopt(c, CURLOPT_NOPROGRESS, 0L);
 	bad |= curl_easy_setopt(c, CURLOPT_XFERINFOFUNCTION, on_progress);
 	bad |= curl_easy_setopt(c, CURLOPT_XFERINFODATA, t);
@@ -407,7 +416,8 @@ static int append_path(CURLU *parsed, const char *path)
 	return curl_url_set(parsed, CURLUPART_PATH, whole, 0) == CURLUE_OK ? 0 : -ENOMEM;
 }
 
-/* FTPS is "ftps" to libcurl with TLS from the first byte, "ftp" that must AUTH TLS else. */
+/* FTPS is "ftps" to libcurl with TLS from the first byte, "ftp" that must AUTH TLS else.
+ */
 static int setup_scheme(struct transfer *t, CURLU *parsed)
 {
 	cleanup(free_ptr) char *scheme = origin_url_part(parsed, CURLUPART_SCHEME);
@@ -458,7 +468,7 @@ static int host_key_error(struct transfer *t, struct error *err)
 {
 	const char *file = t->options->known_hosts;
 
-	if (!t->key_line[0])
+	if (!t->key_line)
 		return origin_error(err, -EPERM, t->url, t->path,
 				    "the server's host key is not known");
 	if (t->key_changed)
@@ -646,5 +656,7 @@ int origin_curl_read(const char *url, const char *path, uint64_t offset,
 	r = transfer_setup(&transfer, parsed, headers);
 	if (r < 0)
 		return origin_error(err, r, url, path, "cannot set up the transfer");
-	return transfer_run(&transfer, err);
+	r = transfer_run(&transfer, err);
+	free(transfer.key_line);
+	return r;
 }

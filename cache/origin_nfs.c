@@ -29,12 +29,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define READ_SIZE    (512u * 1024)
-#define READ_DEPTH   4    /* reads under way at once */
-#define POLL_MS      500  /* at most, so that the pace is looked at */
-#define CLOSE_MS     1000 /* for a good-bye */
-#define VERSION_3    3
-#define VERSION_4    4
+#define READ_SIZE     (512u * 1024)
+#define READ_DEPTH    4    /* reads under way at once */
+#define POLL_MS       500  /* at most, so that the pace is looked at */
+#define CLOSE_MS      1000 /* for a good-bye */
+#define VERSION_3     3
+#define VERSION_4     4
 #define VERIFIER_SIZE 8
 
 /* One read under way. libnfs may call back until its context is gone. */
@@ -285,6 +285,11 @@ static int mount_versions(struct reader *r, const char *address)
 	return error_set(err, first.code, "%s", first.text);
 }
 
+struct lookup {
+	struct gaicb request;
+	char name[NI_MAXHOST];
+};
+
 /* getaddrinfo(3) with a deadline. Where the look-up cannot be cancelled, it is left to
  * itself with its memory: the job ends soon. */
 static int resolve(const char *host, uint64_t limit_ms, struct addrinfo **ret)
@@ -294,27 +299,30 @@ static int resolve(const char *host, uint64_t limit_ms, struct addrinfo **ret)
 		.tv_sec = (time_t)(limit_ms / 1000),
 		.tv_nsec = (long)(limit_ms % 1000) * 1000000,
 	};
-	struct gaicb *request = calloc(1, sizeof(*request)), *list[1] = {request};
+	struct lookup *lookup = calloc(1, sizeof(*lookup));
+	struct gaicb *list[1];
 	int r;
 
-	if (!request)
+	if (!lookup)
 		return EAI_MEMORY;
-	request->ar_name = host;
-	request->ar_request = &hints;
+	snprintf(lookup->name, sizeof(lookup->name), "%s", host);
+	lookup->request.ar_name = lookup->name;
+	lookup->request.ar_request = &hints;
+	list[0] = &lookup->request;
 	r = getaddrinfo_a(GAI_NOWAIT, list, 1, NULL);
 	if (r) {
-		free(request);
+		free(lookup);
 		return r;
 	}
 	do
 		r = gai_suspend((const struct gaicb *const *)list, 1, &limit);
 	while (r == EAI_INTR);
-	if (r == EAI_AGAIN && gai_cancel(request) == EAI_NOTCANCELED)
+	if (r == EAI_AGAIN && gai_cancel(list[0]) == EAI_NOTCANCELED)
 		return EAI_AGAIN;
-	r = gai_error(request);
+	r = gai_error(list[0]);
 	if (r == 0)
-		*ret = request->ar_result;
-	free(request);
+		*ret = list[0]->ar_result;
+	free(lookup);
 	return r;
 }
 DEFINE_CLEANUP(struct addrinfo, freeaddrinfo)
@@ -515,8 +523,7 @@ static int reader_judge(struct reader *r, const struct nfs_stat_64 *stat, uint64
 
 static bool same_state(const struct nfs_stat_64 *left, const struct nfs_stat_64 *right)
 {
-	return left->nfs_size == right->nfs_size &&
-	       left->nfs_mtime == right->nfs_mtime &&
+	return left->nfs_size == right->nfs_size && left->nfs_mtime == right->nfs_mtime &&
 	       left->nfs_mtime_nsec == right->nfs_mtime_nsec;
 }
 
