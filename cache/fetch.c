@@ -285,6 +285,7 @@ static int mirror_ask(struct fetch *f, const char *path, struct error *why)
 		}
 	}
 	f->why = why;
+	f->total = 0;
 	f->answered = f->heard && !strcmp(f->heard, f->url);
 	tell_progress(f, f->listing ? 0 : f->partial.size, true);
 	r = mirror_retry(f, path, &options);

@@ -16,6 +16,7 @@
 
 #include <arpa/inet.h>
 #include <ctype.h>
+#include <curl/curl.h>
 #include <errno.h>
 #include <openssl/evp.h>
 #include <stdio.h>
@@ -25,6 +26,7 @@
 #define BUFFER_SIZE   (512L * 1024)
 #define REDIRECTS_MAX 5L
 #define PORT_FTPS     990 /* TLS from the first byte; AUTH TLS on all others */
+#define PORT_SSH      22
 #define REPLY_MAX     160
 #define KEY_TEXT_MAX  1400 /* an RSA key of 8192 bits in base64 */
 
@@ -40,6 +42,7 @@ struct transfer {
 	uint64_t offset;
 	uint64_t size_max;
 	const struct origin_options *options;
+	struct url server;
 	uint64_t *ret_size;
 	origin_sink_fn *sink;
 	void *context;
@@ -65,7 +68,6 @@ struct transfer {
 };
 
 DEFINE_CLEANUP(CURL, curl_easy_cleanup)
-DEFINE_CLEANUP(CURLU, curl_url_cleanup)
 DEFINE_CLEANUP(struct curl_slist, curl_slist_free_all)
 
 static int transfer_fail(struct transfer *t, int code, const char *why)
@@ -236,10 +238,8 @@ static size_t on_header(char *line, size_t unit, size_t count, void *context)
 /* A key blob begins with its algorithm's name: 4 bytes of length, then the text. */
 static void key_describe(struct transfer *t, const struct curl_khkey *key)
 {
-	cleanup(curl_url_cleanup_ptr) CURLU *parsed = NULL;
-	cleanup(free_ptr) char *host = NULL;
-	cleanup(free_ptr) char *port = NULL;
-	char text[KEY_TEXT_MAX];
+	char text[KEY_TEXT_MAX], port[16] = "";
+	bool default_port = !t->server.port || t->server.port == PORT_SSH;
 	uint32_t size;
 
 	if (key->len < 4 || (key->len + 2) / 3 * 4 >= sizeof(text))
@@ -248,21 +248,12 @@ static void key_describe(struct transfer *t, const struct curl_khkey *key)
 	size = ntohl(size);
 	if (size > key->len - 4 || size > 64)
 		return;
-	if (origin_url_parse(t->url, &parsed, NULL) < 0)
-		return;
-	host = origin_url_part(parsed, CURLUPART_HOST);
-	port = origin_url_part(parsed, CURLUPART_PORT);
-	if (!host)
-		return;
-	if (port && !strcmp(port, "22")) {
-		free(port);
-		port = NULL;
-	}
 	EVP_EncodeBlock((unsigned char *)text, (const unsigned char *)key->key,
 			(int)key->len);
-	if (asprintf(&t->key_line, "%s%s%s%s %.*s %s", port ? "[" : "", host,
-		     port ? "]:" : "", port ? port : "", (int)size, key->key + 4,
-		     text) < 0)
+	if (!default_port)
+		snprintf(port, sizeof(port), "]:%u", t->server.port);
+	if (asprintf(&t->key_line, "%s%s%s %.*s %s", default_port ? "" : "[",
+		     t->server.host, port, (int)size, key->key + 4, text) < 0)
 		t->key_line = NULL;
 }
 
@@ -381,62 +372,63 @@ static int setup_protocol(struct transfer *t, struct curl_slist *headers)
 	return bad;
 }
 
-/* The URL's path and @path, each name of which is escaped. */
-static int append_path(CURLU *parsed, const char *path)
+/* Each name of the path is escaped; what the URL has is escaped as it should be. */
+static char *path_escape(const char *path)
 {
-	cleanup(free_ptr) char *whole = NULL;
-	char *folder = NULL;
-	size_t size;
-	int r;
+	cleanup(free_ptr) char *whole = strdup("");
 
-	if (curl_url_get(parsed, CURLUPART_PATH, &folder, 0) != CURLUE_OK)
-		return -ENOMEM;
-	size = strlen(folder);
-	while (size > 0 && folder[size - 1] == '/')
-		size--;
-	r = asprintf(&whole, "%.*s", (int)size, folder);
-	curl_free(folder);
-	if (r < 0) {
-		whole = NULL;
-		return -ENOMEM;
-	}
-	while (*path) {
+	while (whole && *path) {
 		size_t length = strcspn(path, "/");
 		char *escaped = curl_easy_escape(NULL, path, (int)length), *longer;
 
-		r = escaped ? asprintf(&longer, "%s/%s", whole, escaped) : -1;
+		if (!escaped || asprintf(&longer, "%s/%s", whole, escaped) < 0)
+			longer = NULL;
 		curl_free(escaped);
-		if (r < 0)
-			return -ENOMEM;
 		free(whole);
 		whole = longer;
 		path += length;
 		path += *path == '/';
 	}
-	return curl_url_set(parsed, CURLUPART_PATH, whole, 0) == CURLUE_OK ? 0 : -ENOMEM;
+	return take_ptr(whole);
 }
 
-/* FTPS is "ftps" to libcurl with TLS from the first byte, "ftp" that must AUTH TLS else.
- */
-static int setup_scheme(struct transfer *t, CURLU *parsed)
+/* FTPS is "ftps" to libcurl with TLS from the first byte, else "ftp" with AUTH TLS. */
+static const char *curl_scheme(const struct url *server)
 {
-	cleanup(free_ptr) char *scheme = origin_url_part(parsed, CURLUPART_SCHEME);
-	cleanup(free_ptr) char *port = origin_url_part(parsed, CURLUPART_PORT);
-	const char *allowed, *redirects;
+	bool explicit_tls = server->port && server->port != PORT_FTPS;
+
+	return !strcmp(server->scheme, "ftps") && explicit_tls ? "ftp" : server->scheme;
+}
+
+static int setup_url(struct transfer *t)
+{
+	cleanup(free_ptr) char *path = path_escape(t->path);
+	cleanup(free_ptr) char *url = NULL;
+	const struct url *server = &t->server;
+	size_t folder = strlen(server->path);
+	char port[16] = "";
+
+	while (folder > 0 && server->path[folder - 1] == '/')
+		folder--;
+	if (server->port)
+		snprintf(port, sizeof(port), ":%u", server->port);
+	if (!path || asprintf(&url, "%s://%s%s%.*s%s", curl_scheme(server), server->host,
+			      port, (int)folder, server->path, path) < 0)
+		url = NULL;
+	return url ? (int)curl_easy_setopt(t->curl, CURLOPT_URL, url) : -ENOMEM;
+}
+
+static int setup_scheme(struct transfer *t)
+{
+	const char *scheme = t->server.scheme, *allowed = curl_scheme(&t->server);
+	const char *redirects = allowed;
 	int bad = 0;
 
-	if (!scheme)
-		return -ENOMEM;
-	allowed = redirects = scheme;
 	t->protocol = PROTOCOL_FTP;
 	if (!strcmp(scheme, "ftps")) {
 		bad |= curl_easy_setopt(t->curl, CURLOPT_USE_SSL, (long)CURLUSESSL_ALL);
 		bad |= curl_easy_setopt(t->curl, CURLOPT_FTPSSLAUTH,
 					(long)CURLFTPAUTH_TLS);
-		if (port && atoi(port) != PORT_FTPS) {
-			bad |= curl_url_set(parsed, CURLUPART_SCHEME, "ftp", 0);
-			allowed = redirects = "ftp";
-		}
 	} else if (!strcmp(scheme, "sftp")) {
 		t->protocol = PROTOCOL_SFTP;
 	} else if (!strncmp(scheme, "http", 4)) {
@@ -445,23 +437,15 @@ static int setup_scheme(struct transfer *t, CURLU *parsed)
 	}
 	bad |= curl_easy_setopt(t->curl, CURLOPT_PROTOCOLS_STR, allowed);
 	bad |= curl_easy_setopt(t->curl, CURLOPT_REDIR_PROTOCOLS_STR, redirects);
-	return bad ? -ENOMEM : 0;
+	return bad;
 }
 
-static int transfer_setup(struct transfer *t, CURLU *parsed, struct curl_slist *headers)
+static int transfer_setup(struct transfer *t, struct curl_slist *headers)
 {
-	int r = setup_scheme(t, parsed);
-
-	if (r < 0)
-		return r;
-	r = append_path(parsed, t->path);
-	if (r < 0)
-		return r;
-	if (setup_common(t) || setup_tls(t) || setup_credential(t) ||
-	    setup_protocol(t, headers) ||
-	    curl_easy_setopt(t->curl, CURLOPT_CURLU, parsed) != CURLE_OK)
-		return -ENOMEM;
-	return 0;
+	return setup_scheme(t) || setup_url(t) || setup_common(t) || setup_tls(t) ||
+			       setup_credential(t) || setup_protocol(t, headers)
+		       ? -ENOMEM
+		       : 0;
 }
 
 static int host_key_error(struct transfer *t, struct error *err)
@@ -629,7 +613,6 @@ int origin_curl_read(const char *url, const char *path, uint64_t offset,
 {
 	cleanup(curl_slist_free_all_ptr) struct curl_slist *headers =
 		curl_slist_append(NULL, "Accept-Encoding: identity");
-	cleanup(curl_url_cleanup_ptr) CURLU *parsed = NULL;
 	cleanup(curl_easy_cleanup_ptr) CURL *curl = curl_easy_init();
 	struct transfer transfer = {
 		.url = url,
@@ -650,10 +633,10 @@ int origin_curl_read(const char *url, const char *path, uint64_t offset,
 				    "the file is larger than allowed");
 	if (!curl || !headers)
 		return error_set(err, -ENOMEM, "out of memory");
-	r = origin_url_parse(url, &parsed, err);
+	r = origin_parse(url, &transfer.server, err);
 	if (r < 0)
 		return r;
-	r = transfer_setup(&transfer, parsed, headers);
+	r = transfer_setup(&transfer, headers);
 	if (r < 0)
 		return origin_error(err, r, url, path, "cannot set up the transfer");
 	r = transfer_run(&transfer, err);

@@ -59,8 +59,7 @@ struct reader {
 	const char *url;
 	const char *path;
 	const struct origin_options *options;
-	char *host;
-	char *port; /* NULL: found by NFS itself */
+	struct url server; /* its port 0: found by NFS itself */
 	char *export;
 
 	struct nfs_context *nfs;
@@ -71,8 +70,6 @@ struct reader {
 	bool mounted;
 	struct error *err;
 };
-
-DEFINE_CLEANUP(CURLU, curl_url_cleanup)
 
 static int reader_error(struct reader *r, int code, const char *what)
 {
@@ -136,8 +133,6 @@ static void reader_free(struct reader *r)
 	reader_disconnect(r);
 	for (size_t i = 0; i < READ_DEPTH; i++)
 		free(r->slots[i].buffer);
-	free(r->host);
-	free(r->port);
 	free(r->export);
 	free(r);
 }
@@ -201,9 +196,9 @@ static int set_port(struct reader *r)
 	char text[64];
 	struct nfs_url *parsed;
 
-	if (!r->port)
+	if (!r->server.port)
 		return 0;
-	snprintf(text, sizeof(text), "nfs://h/?nfsport=%d", atoi(r->port));
+	snprintf(text, sizeof(text), "nfs://h/?nfsport=%u", r->server.port);
 	parsed = nfs_parse_url_incomplete(r->nfs, text);
 	if (!parsed)
 		return -ENOMEM;
@@ -269,7 +264,7 @@ static int mount_versions(struct reader *r, const char *address)
 	struct error first, second, *err = r->err;
 	int e, e3;
 
-	if (r->port)
+	if (r->server.port)
 		return reader_mount(r, address, VERSION_4);
 	r->err = &first;
 	e = reader_mount(r, address, VERSION_4);
@@ -330,13 +325,13 @@ DEFINE_CLEANUP(struct addrinfo, freeaddrinfo)
 static int reader_connect(struct reader *r)
 {
 	cleanup(freeaddrinfo_ptr) struct addrinfo *found = NULL;
-	int e = resolve(r->host, r->options->connect_timeout_ms, &found);
+	int e = resolve(r->server.host, r->options->connect_timeout_ms, &found);
 
 	if (e == EAI_MEMORY)
 		return error_set(r->err, -ENOMEM, "out of memory");
 	if (e)
 		return origin_error(r->err, -EHOSTUNREACH, r->url, r->path,
-				    "cannot find the host '%s': %s", r->host,
+				    "cannot find the host '%s': %s", r->server.host,
 				    gai_strerror(e));
 	for (struct addrinfo *at = found; at; at = at->ai_next) {
 		char address[NI_MAXHOST];
@@ -345,8 +340,8 @@ static int reader_connect(struct reader *r)
 				NULL, 0, NI_NUMERICHOST);
 		if (e)
 			return origin_error(r->err, -EHOSTUNREACH, r->url, r->path,
-					    "cannot use an address of '%s': %s", r->host,
-					    gai_strerror(e));
+					    "cannot use an address of '%s': %s",
+					    r->server.host, gai_strerror(e));
 		reader_disconnect(r);
 		e = mount_versions(r, address);
 		if (e != -EHOSTUNREACH)
@@ -552,11 +547,21 @@ static int reader_read(struct reader *r, uint64_t offset, uint64_t size_max,
 	return 0;
 }
 
+/* "[::1]" is how a URL writes an address, "::1" how the resolver does. */
+static void host_normalise(char *host)
+{
+	size_t size = strlen(host);
+
+	if (size < 2 || host[0] != '[')
+		return;
+	memmove(host, host + 1, size - 2);
+	host[size - 2] = '\0';
+}
+
 static int reader_new(const char *url, const char *path,
 		      const struct origin_options *options, struct error *err,
 		      struct reader **ret)
 {
-	cleanup(curl_url_cleanup_ptr) CURLU *parsed = NULL;
 	cleanup(reader_free_ptr) struct reader *r = calloc(1, sizeof(*r));
 	int e;
 
@@ -566,13 +571,12 @@ static int reader_new(const char *url, const char *path,
 	r->path = path;
 	r->options = options;
 	r->err = err;
-	e = origin_url_parse(url, &parsed, err);
+	e = origin_parse(url, &r->server, err);
 	if (e < 0)
 		return e;
-	r->host = origin_url_part(parsed, CURLUPART_HOST);
-	r->port = origin_url_part(parsed, CURLUPART_PORT);
-	r->export = origin_url_part(parsed, CURLUPART_PATH);
-	if (!r->host || !r->export)
+	host_normalise(r->server.host);
+	r->export = origin_folder(r->server.path);
+	if (!r->export)
 		return error_set(err, -ENOMEM, "out of memory");
 	for (size_t i = 0; i < READ_DEPTH; i++) {
 		r->slots[i].buffer = malloc(READ_SIZE);
@@ -581,21 +585,6 @@ static int reader_new(const char *url, const char *path,
 	}
 	*ret = take_ptr(r);
 	return 0;
-}
-
-/* "[::1]" is how a URL writes an address, "::1" how the resolver does; "/export/" and
- * "/export" are one. */
-static void reader_normalise(struct reader *r)
-{
-	size_t size = strlen(r->host);
-
-	if (size > 2 && r->host[0] == '[' && r->host[size - 1] == ']') {
-		memmove(r->host, r->host + 1, size - 2);
-		r->host[size - 2] = '\0';
-	}
-	size = strlen(r->export);
-	while (size > 1 && r->export[size - 1] == '/')
-		r->export[--size] = '\0';
 }
 
 int origin_nfs_read(const char *url, const char *path, uint64_t offset, uint64_t size_max,
@@ -607,7 +596,6 @@ int origin_nfs_read(const char *url, const char *path, uint64_t offset, uint64_t
 
 	if (e < 0)
 		return e;
-	reader_normalise(r);
 	e = reader_connect(r);
 	if (e < 0)
 		return e;
