@@ -562,27 +562,24 @@ static int transfer_error(struct transfer *t, CURLcode result, struct error *err
 			    t->detail[0] ? t->detail : curl_easy_strerror(result));
 }
 
+/* HTTP 416: there is nothing behind the offset. It is the file's end, or not our file. */
+static int http_end(struct transfer *t, struct error *err)
+{
+	if (!t->has_total || t->total != t->offset)
+		return origin_error(err, -ESPIPE, t->url, t->path,
+				    "the server cannot resume there");
+	if (t->ret_size)
+		*t->ret_size = t->total;
+	return 0;
+}
+
 /* libcurl is content; whether the file is whole is seen here. */
 static int transfer_finish(struct transfer *t, struct error *err)
 {
-	long status = 0;
-	int r = 0;
+	/* Without a byte behind an offset: libcurl compared the offset with the size. */
+	bool at_end = !t->begun && t->offset > 0 && t->protocol != PROTOCOL_HTTP;
 
-	curl_easy_getinfo(t->curl, CURLINFO_RESPONSE_CODE, &status);
-	if (t->protocol == PROTOCOL_HTTP && status == 416) {
-		/* There is nothing behind the offset. */
-		if (!t->has_total || t->total != t->offset)
-			return origin_error(err, -ESPIPE, t->url, t->path,
-					    "the server cannot resume there");
-		t->at = t->size = t->offset;
-		t->size_known = t->begun = true;
-	} else if (!t->begun && t->offset > 0 && t->protocol != PROTOCOL_HTTP) {
-		t->size = t->offset; /* libcurl compared it with SIZE */
-		t->size_known = t->begun = true;
-	} else if (!t->begun) {
-		r = transfer_begin(t);
-	}
-	if (r < 0)
+	if (!t->begun && !at_end && transfer_begin(t) < 0)
 		return transfer_error(t, CURLE_OK, err);
 	if (t->size_known && t->at < t->size)
 		return origin_error(err, -ECONNRESET, t->url, t->path,
@@ -595,12 +592,17 @@ static int transfer_finish(struct transfer *t, struct error *err)
 static int transfer_run(struct transfer *t, struct error *err)
 {
 	CURLcode result;
+	long status = 0;
 
 	pace_begin(&t->pace, t->options->connect_timeout_ms,
 		   t->options->stall_timeout_ms);
 	result = curl_easy_perform(t->curl);
 	if (t->sink_failed)
 		return t->failed;
+	curl_easy_getinfo(t->curl, CURLINFO_RESPONSE_CODE, &status);
+	if (t->protocol == PROTOCOL_HTTP && status == 416 && t->offset > 0 &&
+	    (result == CURLE_OK || result == CURLE_HTTP_RETURNED_ERROR))
+		return http_end(t, err);
 	if (t->failed || result != CURLE_OK)
 		return transfer_error(t, result, err);
 	return transfer_finish(t, err);

@@ -8,6 +8,7 @@ All are context managers. Nothing outside the given directory is written.
 import base64
 import contextlib
 import http.server
+import logging
 import os
 import signal
 import socket
@@ -274,6 +275,7 @@ class FtpFaulty:
         from pyftpdlib.ioloop import IOLoop
         from pyftpdlib.servers import FTPServer
 
+        logging.getLogger("pyftpdlib").setLevel(logging.CRITICAL)
         authorizer = DummyAuthorizer()
         if self.user:
             authorizer.add_user(self.user, self.password, str(self.root), perm="elr")
@@ -291,7 +293,7 @@ class FtpFaulty:
 
     def _serve(self):
         while not self.stopping:
-            self.server.serve_forever(timeout=0.05, blocking=False, handle_exit=False)
+            self.server.ioloop.loop(timeout=0.05, blocking=False)
         self.server.close_all()
 
     def stop(self):
@@ -334,7 +336,7 @@ def _faulty_handler(faults):
 
     class Handler(FTPHandler):
         banner = "faulty"
-        passive_ports = None
+        use_sendfile = False
 
         def process_command(self, cmd, *args, **kwargs):
             faults.commands.append(f"{cmd} {args[0] if args else ''}".strip())
@@ -525,7 +527,8 @@ class Sshd(Server):
     """OpenSSH with internal-sftp: root with a key, on one loopback port.
 
     `url` names @root; `client_key` opens it; `known_hosts_line()` is what a client must
-    know; `new_host_key()` before a restart() is a server that was replaced.
+    know; `new_host_key()` before a restart() is a server that was replaced. ssh-rsa is
+    allowed because libssh2 before 1.11 knows no other signature of an RSA key.
     """
 
     def __init__(self, root, work, key_type="ed25519"):
@@ -570,6 +573,7 @@ PasswordAuthentication no
 PermitRootLogin prohibit-password
 Subsystem sftp internal-sftp
 ForceCommand internal-sftp
+HostKeyAlgorithms +ssh-rsa
 """)
         return ["/usr/sbin/sshd", "-D", "-e", "-f", str(conf)]
 
