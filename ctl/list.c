@@ -74,7 +74,7 @@ static int add_version(struct table *table, const char *app, json_t *json,
 
 static int add_app(struct table *table, json_t *json, struct error *err)
 {
-	json_t *versions, *version;
+	json_t *versions = NULL, *version;
 	const char *name;
 	size_t i;
 	int r;
@@ -117,7 +117,7 @@ static int print_available(json_t *reply, struct error *err)
 {
 	cleanup(table_done) struct table table;
 	const char *version, *file;
-	json_t *versions, *one;
+	json_t *versions = NULL, *one;
 	int present;
 	size_t i;
 	int r;
