@@ -9,6 +9,7 @@ Everything is the same in each run: no clock, no randomness without a seed.
 """
 
 import bz2
+import functools
 import gzip
 import io
 import json
@@ -138,10 +139,13 @@ def noise(size, seed=1):
     return random.Random(seed).randbytes(size)
 
 
+# Most archives are variations of a few: each of these is packed once.
+@functools.cache
 def gz(data):
     return gzip.compress(data, mtime=0)
 
 
+@functools.cache
 def xz(data):
     return lzma.compress(data)
 
@@ -150,6 +154,7 @@ def tool(*command, data):
     return subprocess.run(command, input=data, stdout=subprocess.PIPE, check=True).stdout
 
 
+@functools.cache
 def zst(data):
     return tool("zstd", "-q", "-c", "--check", "-3", data=data)
 

@@ -556,7 +556,7 @@ static int make_archives(void **state)
 	char command[1024], path[512];
 	json_error_t problem;
 
-	setenv("BOMB_SIZE", "67108864", 1);
+	setenv("BOMB_SIZE", "16777216", 1);
 	setenv("BOMB_COUNT", "20000", 1);
 	if (!setlocale(LC_ALL, "C.UTF-8") || !mkdtemp(folder))
 		return -1;
