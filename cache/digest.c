@@ -48,6 +48,16 @@ void sha256_final(struct sha256 *sum, unsigned char ret[static SHA256_SIZE])
 	EVP_DigestFinal_ex(sum->context, ret, NULL);
 }
 
+bool sha256_peek(const struct sha256 *sum, unsigned char ret[static SHA256_SIZE])
+{
+	EVP_MD_CTX *copy = EVP_MD_CTX_new();
+	bool done = copy && EVP_MD_CTX_copy_ex(copy, sum->context) &&
+		    EVP_DigestFinal_ex(copy, ret, NULL);
+
+	EVP_MD_CTX_free(copy);
+	return done;
+}
+
 const char *sha256_format(const unsigned char sum[static SHA256_SIZE],
 			  char text[static SHA256_TEXT_SIZE])
 {

@@ -22,6 +22,11 @@ void sha256_update(struct sha256 *sum, const void *data, size_t size);
 /** sha256_final() - the sum of all since the last reset; reset before further use */
 void sha256_final(struct sha256 *sum, unsigned char ret[static SHA256_SIZE]);
 
+/**
+ * sha256_peek() - the sum so far, which goes on unchanged; false when out of memory
+ */
+bool sha256_peek(const struct sha256 *sum, unsigned char ret[static SHA256_SIZE]);
+
 /** sha256_format() - lower-case hexadecimal; returns @text */
 const char *sha256_format(const unsigned char sum[static SHA256_SIZE],
 			  char text[static SHA256_TEXT_SIZE]);

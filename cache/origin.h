@@ -16,11 +16,11 @@
 
 /** What every request needs; borrowed pointers that outlive the request. */
 struct origin_options {
-	const char *known_hosts;
-	const char *ca_file; /* NULL: the system's */
-	const struct credential *credential;
-	uint64_t connect_timeout_ms;
-	uint64_t stall_timeout_ms;
+	const char *known_hosts; /* NULL: no SFTP server is known */
+	const char *ca_file;     /* NULL: the system's */
+	const struct credential *credential; /* may be NULL, as may be its members */
+	uint64_t connect_timeout_ms;         /* until the server's first answer */
+	uint64_t stall_timeout_ms;           /* without a byte, or below the slowest pace */
 };
 
 /**
@@ -33,29 +33,41 @@ typedef int origin_sink_fn(void *context, const void *data, size_t size);
  * origin_read() - stream a file from an offset on
  * @url:       the origin, as configured
  * @path:      below it, "shop/shop-1.0.tar.zst"; made of checked names, never escaped by
- * the caller
- * @offset:    bytes to leave out; the server's refusal to resume is -ESPIPE and nothing
- * is sunk
+ *             the caller
+ * @offset:    bytes to leave out
  * @size_max:  bytes of the whole file at most; more ends the transfer with -EFBIG
- * @ret_size:  the whole file's size as soon as the server tells it, else untouched; may
- * be NULL
+ * @ret_size:  the whole file's size as soon as the server tells it, before the first byte
+ *             is sunk; else untouched; may be NULL
  * @sink, @context: called with the bytes from @offset on
+ *
+ * Blocks; one request, never retried. Ignores SIGPIPE for the whole process from the
+ * first call on. Not thread-safe.
  *
  * Return: 0 when the server said that the file is complete;
  * -ENOENT: there is no such file; -EACCES: refused to these credentials; -ESPIPE: cannot
- * resume at @offset (start again at 0); -EFBIG; -ETIMEDOUT: no connection or no byte in
- * time; -ECONNRESET: broken in the middle, or fewer bytes than the server announced;
- * -EHOSTUNREACH: cannot connect or resolve; -EPERM: the server could not be authenticated
- * (TLS, host key), never to be retried; -EPROTO: anything else the server said; -EINVAL:
- * not a URL we know. What @sink returned, if it was that. @err says what was read from
- * where, without secrets. Transient (worth a retry): -ETIMEDOUT -ECONNRESET -EHOSTUNREACH
- * -EPROTO -ESPIPE.
+ * resume at @offset (drop what was sunk and start again at 0: an FTP server that ignores
+ * REST shows it only at the end); -EFBIG; -ETIMEDOUT: no connection or no byte in
+ * time; -ECONNRESET: broken in the middle, changed while it was read, or fewer bytes than
+ * the server announced; -EHOSTUNREACH: cannot connect or resolve, or the origin's folder
+ * is not there; -EPERM: the server could not be authenticated (TLS, host key), never to
+ * be retried; -EPROTO: anything else the server said; -EINVAL: not a URL we know;
+ * -ENOMEM. What @sink returned, if it was that; @err is untouched then. Otherwise @err
+ * says what was read from where, without secrets. Transient (worth a retry): -ETIMEDOUT
+ * -ECONNRESET -EHOSTUNREACH -EPROTO -ESPIPE.
  */
 int origin_read(const char *url, const char *path, uint64_t offset, uint64_t size_max,
 		const struct origin_options *options, uint64_t *ret_size,
 		origin_sink_fn *sink, void *context, struct error *err);
 
-/** origin_url_check() - whether the URL is one we can use; says why not. 0 or -EINVAL. */
+/**
+ * origin_url_check() - whether the URL is one we can use
+ *
+ * It is when its scheme is ftp, ftps, sftp, http, https, nfs or file or it is an absolute
+ * path, and it has a host (but for file), and neither user, password, query nor fragment.
+ *
+ * Return: 0; -EINVAL, and @err says why not, without the URL when it carries a password;
+ * -ENOMEM.
+ */
 int origin_url_check(const char *url, struct error *err);
 
 /* The protocols, one file each; the same contract as origin_read(). */
