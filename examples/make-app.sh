@@ -10,7 +10,7 @@
 set -euo pipefail
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-cache=${DEPLOYFS_CACHE:-$top/build/cache}/pyapp-1
+cache=${DEPLOYFS_CACHE:-$top/build/cache}/pyapp-3
 work=
 
 die() {
@@ -62,18 +62,15 @@ add_program() {
 		here = os.path.dirname(os.path.abspath(__file__))
 		with open(os.path.join(here, "VERSION")) as f:
 		    version = f.read().strip()
-		for name in ("json", "email", "http.client", "django", "django.template", "mpmath",
-		             "django.db.models", "babel", "babel.dates", "networkx", "pygments.lexers"):
+		for name in ("json", "email", "http.client", "asyncio", "sqlite3", "ssl", "networkx",
+		             "django.core.management", "docutils.core", "pygments.lexers", "sqlparse"):
 		    importlib.import_module(name)
-		from babel.dates import format_date
-		from datetime import date
 		from mpmath import mp
 		mp.dps = 30
-		lexers = sum(1 for _ in pkgutil.iter_modules([os.path.dirname(sys.modules["pygments.lexers"].__file__)]))
+		lexers = sum(1 for _ in pkgutil.iter_modules(sys.modules["pygments.lexers"].__path__))
 		outside = [m.__file__ for m in list(sys.modules.values())
 		           if getattr(m, "__file__", None) and not m.__file__.startswith(here)]
-		print(f"pyapp {version}: {len(sys.modules)} modules, {lexers} lexers, pi = {mp.pi},",
-		      format_date(date(2026, 11, 22), locale="de"))
+		print(f"pyapp {version}: {len(sys.modules)} modules, {lexers} lexers, pi = {mp.pi}")
 		if outside:
 		    sys.exit(f"loaded from outside of the package: {outside}")
 	END
