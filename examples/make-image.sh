@@ -26,7 +26,7 @@ main() {
 	trap "rm -rf '$root'" EXIT
 	mkdir -p "$root"/{bin,dev,etc,proc,sys,tmp,srv/deployfs,usr/bin}
 	cp "$(command -v busybox)" "$root/bin/busybox"
-	for name in sh cat ls sleep readlink dirname env stat find sha256sum touch mkdir rm sed head; do
+	for name in sh cat ls ln sleep readlink dirname env stat find sha256sum touch mkdir rm sed head; do
 		ln -s busybox "$root/bin/$name"
 	done
 	ln -s ../../bin/env "$root/usr/bin/env"
