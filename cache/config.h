@@ -19,7 +19,8 @@
 /** What holds for one application: its exceptions, or the defaults. */
 struct app_config {
 	char *name;     /* "" in struct config's defaults */
-	char **origins; /* mirrors in order, NULL-terminated; never NULL itself */
+	char **origins; /* mirrors in order, NULL-terminated; never NULL itself; the
+			   defaults' own where the application has none */
 	bool verify;    /* false: a package without a checksum is accepted */
 	bool contained; /* refuse symlinks that leave the package */
 	uid_t uid;      /* owner of the files */
@@ -54,12 +55,14 @@ struct config {
  * defaults
  * @ret:        the caller's, to be freed with config_free(); untouched on failure
  * @err:        filled with "FILE:LINE: what is wrong" on failure; several problems are
- *              joined by "; "
+ *              joined by "; ", the first ten
  *
  * Checks types, units, names, URL schemes, that paths are absolute, that no URL carries a
- * user or password, that no app is named twice. Touches nothing but the file.
+ * user or password, that no app is named twice. Paths are kept as the kernel shows them:
+ * without doubled or trailing slashes. Touches nothing but the file.
  *
- * Return: 0; -EINVAL when something in it is wrong; the negative errno of open(2).
+ * Return: 0; -EINVAL when something in it is wrong or it is larger than 1 MiB; -ENOMEM;
+ * the negative errno of open(2) or read(2).
  */
 int config_load(const char *path, bool must_exist, struct config **ret,
 		struct error *err);
@@ -80,12 +83,15 @@ struct credential {
 /**
  * credential_find() - the credential for a URL
  * @path: the credentials file; a missing one means that there are none
- * @url:  the origin's URL; scheme, host and port must equal those of a line
- * @ret:  {NULL, NULL, NULL} when there is none; to be cleared with credential_done()
+ * @url:  an origin, as configured; its scheme, host and port must equal those of a line
+ *        (no port differs from the default one). Paths and file URLs have no credential.
+ * @ret:  {NULL, NULL, NULL} when there is none; to be cleared with credential_done();
+ *        untouched on failure
  *
- * Return: 0; -EPERM when the file is not root's with mode 0600 or stricter; -EINVAL with
- * file and line (never the line's text) when it is malformed; the negative errno of
- * open(2).
+ * Return: 0; -EPERM when the file is not root's with mode 0600 or stricter, or no regular
+ * file; -ELOOP when it is a symlink; -EINVAL with file and line (never the line's text)
+ * when it is malformed, with more than one line for the server, or larger than 1 MiB;
+ * -ENOMEM; the negative errno of open(2) or read(2).
  */
 int credential_find(const char *path, const char *url, struct credential *ret,
 		    struct error *err);

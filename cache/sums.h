@@ -33,7 +33,7 @@ struct sums {
  *
  * Return: 0; -EBADMSG with the line's number when a line is malformed (an HTML page,
  * say), a version is listed twice with different sums or endings, or there are more than
- * 100,000 lines.
+ * 100,000 lines; -ENOMEM.
  */
 int sums_parse(const char *text, const char *app, struct sums *ret, struct error *err);
 

@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * index.db (user_version 1), both tables keyed by hash and clustered:
+ *
+ *   object(content BLOB, pack INTEGER, object INTEGER)   content: pack_content_hash()
+ *   node(identity BLOB, node INTEGER)                    identity: pack_identity_hash()
+ */
+#include "index.h"
+
+#include "cleanup.h"
+#include "sql.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define INDEX_VERSION 1
+#define ROWS_A_COMMIT 4000
+
+struct index {
+	sqlite3 *db;
+	sqlite3_stmt *find_objects, *find_node;
+};
+
+static const char schema[] =
+	"CREATE TABLE object(content BLOB NOT NULL, pack INTEGER NOT NULL,"
+	" object INTEGER NOT NULL, PRIMARY KEY(content, pack, object)) WITHOUT ROWID;"
+	"CREATE TABLE node(identity BLOB NOT NULL, node INTEGER NOT NULL,"
+	" PRIMARY KEY(identity, node)) WITHOUT ROWID;"
+	"PRAGMA user_version = 1;";
+
+void index_close(struct index *index)
+{
+	if (!index)
+		return;
+	sqlite3_finalize(index->find_objects);
+	sqlite3_finalize(index->find_node);
+	sqlite3_close(index->db);
+	free(index);
+}
+
+DEFINE_CLEANUP(struct index, index_close)
+
+static int schema_make(sqlite3 *db, bool writable, struct error *err)
+{
+	int64_t version;
+	int r = sql_integer(db, "PRAGMA user_version", &version, err);
+
+	if (r < 0 || version == INDEX_VERSION)
+		return r;
+	if (version != 0 || !writable)
+		return error_set(err, -EBADMSG, "of version %lld", (long long)version);
+	return sql_exec(db, schema, err);
+}
+
+static int open_once(const char *path, bool writable, struct index **ret,
+		     struct error *err)
+{
+	cleanup(index_close_ptr) struct index *index = calloc(1, sizeof(*index));
+	int r;
+
+	if (!index)
+		return error_set(err, -ENOMEM, "not enough memory");
+	/* The index can be made again: NORMAL, which loses the last commits in a power
+	 * cut but never the database, is enough. index_add() makes its end durable. */
+	r = sql_open(path, writable, "PRAGMA synchronous = NORMAL", &index->db, err);
+	if (r == 0)
+		r = schema_make(index->db, writable, err);
+	if (r == 0)
+		r = sql_prepare(index->db,
+				"SELECT pack, object FROM object WHERE content = ?1"
+				" ORDER BY pack DESC, object LIMIT ?2",
+				&index->find_objects, err);
+	if (r == 0)
+		r = sql_prepare(index->db,
+				"SELECT node FROM node WHERE identity = ?1 AND node > ?2"
+				" ORDER BY node LIMIT 1",
+				&index->find_node, err);
+	if (r < 0)
+		return r;
+	*ret = take_ptr(index);
+	return 0;
+}
+
+int index_open(const char *path, bool writable, struct index **ret, struct error *err)
+{
+	int r = open_once(path, writable, ret, err);
+
+	if (r != -EBADMSG || !writable)
+		return r;
+	/* Damaged: nothing in it that the packs do not have. */
+	r = sql_remove(path);
+	if (r < 0)
+		return error_set(err, r, "cannot remove the damaged '%s': %s", path,
+				 strerror(-r));
+	return open_once(path, writable, ret, err);
+}
+
+bool index_empty(struct index *index)
+{
+	int64_t row = 0;
+
+	return sql_integer(index->db, "SELECT EXISTS(SELECT 1 FROM object)", &row, NULL) <
+		       0 ||
+	       !row;
+}
+
+int index_find_objects(struct index *index, const struct checksum *content, size_t max,
+		       struct index_object *ret)
+{
+	sqlite3_stmt *statement = index->find_objects;
+	int count = 0, rc;
+
+	sqlite3_bind_blob(statement, 1, content->bytes, sizeof(content->bytes),
+			  SQLITE_STATIC);
+	sqlite3_bind_int64(statement, 2, (sqlite3_int64)max);
+	while ((rc = sqlite3_step(statement)) == SQLITE_ROW && (size_t)count < max) {
+		ret[count].pack = (uint64_t)sqlite3_column_int64(statement, 0);
+		ret[count].object = (uint32_t)sqlite3_column_int64(statement, 1);
+		count++;
+	}
+	sqlite3_reset(statement);
+	return rc == SQLITE_DONE || rc == SQLITE_ROW ? count : -EIO;
+}
+
+int index_find_node(struct index *index, const struct checksum *identity, uint64_t after,
+		    uint64_t *ret)
+{
+	sqlite3_stmt *statement = index->find_node;
+	int rc;
+
+	sqlite3_bind_blob(statement, 1, identity->bytes, sizeof(identity->bytes),
+			  SQLITE_STATIC);
+	sqlite3_bind_int64(statement, 2, (sqlite3_int64)after);
+	rc = sqlite3_step(statement);
+	if (rc == SQLITE_ROW)
+		*ret = (uint64_t)sqlite3_column_int64(statement, 0);
+	sqlite3_reset(statement);
+	return rc == SQLITE_ROW ? 1 : rc == SQLITE_DONE ? 0 : -EIO;
+}
+
+static struct checksum object_content(const struct pack *pack, uint32_t object)
+{
+	const struct pack_object *record = &pack->meta.objects[object];
+
+	return pack_content_hash(pack->meta.checks + record->check_first,
+				 pack_checks_of(record->size));
+}
+
+/* The identity of node @node; false when its content cannot be looked up. */
+static bool node_identity(const struct pack *pack, uint32_t node, struct checksum *ret)
+{
+	const struct pack *holder;
+	struct checksum content;
+	uint32_t object;
+
+	if (pack_node_object(pack, node, &holder, &object) < 0)
+		return false;
+	content = object_content(holder, object);
+	*ret = pack_identity_hash(&content, holder->meta.objects[object].size,
+				  &pack->meta.nodes[node]);
+	return true;
+}
+
+/* One statement run for many rows, committed now and then. */
+struct bulk {
+	sqlite3 *db;
+	sqlite3_stmt *statement;
+	unsigned rows;
+};
+
+static int bulk_step(struct bulk *bulk, struct error *err)
+{
+	int r = sql_step_done(bulk->statement, err);
+
+	if (r == 0 && ++bulk->rows % ROWS_A_COMMIT == 0)
+		r = sql_exec(bulk->db, "COMMIT; BEGIN IMMEDIATE", err);
+	return r;
+}
+
+static int bulk_objects(struct bulk *bulk, const struct pack *pack, const bool *leave,
+			struct error *err)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; r == 0 && i < pack->meta.object_count; i++) {
+		struct checksum content = object_content(pack, i);
+
+		if (leave && leave[i])
+			continue;
+		sqlite3_bind_blob(bulk->statement, 1, content.bytes,
+				  sizeof(content.bytes), SQLITE_STATIC);
+		sqlite3_bind_int64(bulk->statement, 2, (sqlite3_int64)pack->key.id);
+		sqlite3_bind_int64(bulk->statement, 3, i);
+		r = bulk_step(bulk, err);
+	}
+	return r;
+}
+
+static int bulk_nodes(struct bulk *bulk, const struct pack *pack, const bool *leave,
+		      struct error *err)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; r == 0 && i < pack->meta.node_count; i++) {
+		struct checksum identity;
+
+		if ((leave && leave[i]) || !node_identity(pack, i, &identity))
+			continue;
+		sqlite3_bind_blob(bulk->statement, 1, identity.bytes,
+				  sizeof(identity.bytes), SQLITE_STATIC);
+		sqlite3_bind_int64(bulk->statement, 2,
+				   (sqlite3_int64)(pack->key.first_node + i));
+		r = bulk_step(bulk, err);
+	}
+	return r;
+}
+
+typedef int bulk_fn(struct bulk *bulk, const struct pack *pack, const bool *leave,
+		    struct error *err);
+
+static int bulk_run(struct index *index, const char *text, bulk_fn *rows,
+		    const struct pack *pack, const bool *leave, struct error *err)
+{
+	struct bulk bulk = {.db = index->db};
+	int r = sql_prepare(index->db, text, &bulk.statement, err);
+
+	if (r == 0)
+		r = sql_exec(index->db, "BEGIN IMMEDIATE", err);
+	if (r == 0) {
+		r = rows(&bulk, pack, leave, err);
+		if (r == 0)
+			r = sql_exec(index->db, "COMMIT", err);
+		else
+			sql_exec(index->db, "ROLLBACK", NULL);
+	}
+	sqlite3_finalize(bulk.statement);
+	return r;
+}
+
+int index_add(struct index *index, const struct pack *pack, struct error *err)
+{
+	int r = bulk_run(index, "INSERT OR IGNORE INTO object VALUES(?1, ?2, ?3)",
+			 bulk_objects, pack, NULL, err);
+
+	if (r == 0)
+		r = bulk_run(index, "INSERT OR IGNORE INTO node VALUES(?1, ?2)",
+			     bulk_nodes, pack, NULL, err);
+	if (r == 0)
+		r = sql_exec(index->db, "PRAGMA wal_checkpoint(PASSIVE)", err);
+	return r;
+}
+
+int index_remove(struct index *index, const struct pack *pack, const bool *object_live,
+		 const bool *node_live, struct error *err)
+{
+	int r = bulk_run(index, "DELETE FROM node WHERE identity = ?1 AND node = ?2",
+			 bulk_nodes, pack, node_live, err);
+
+	if (r == 0)
+		r = bulk_run(index,
+			     "DELETE FROM object WHERE content = ?1 AND pack = ?2"
+			     " AND object = ?3",
+			     bulk_objects, pack, object_live, err);
+	if (r == 0)
+		r = sql_exec(index->db, "PRAGMA wal_checkpoint(PASSIVE)", err);
+	return r;
+}

@@ -1,0 +1,589 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Keeps I9: a pack is made under tmp/, completed, renamed into packs/, made durable by
+ * one syncfs(2), and only then named by the catalog. What a crash leaves before that is a
+ * file in tmp/ or a pack without a row: both go at the next start.
+ */
+#include "store.h"
+
+#include "cleanup.h"
+#include "clock.h"
+#include "fd.h"
+#include "log.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+static void dir_close(DIR **dir)
+{
+	if (*dir)
+		closedir(*dir);
+}
+
+const char *store_path(const struct store *store, const char *name,
+		       char text[static 4096])
+{
+	snprintf(text, 4096, "%s/%s", store->path, name);
+	return text;
+}
+
+void store_close(struct store *store)
+{
+	if (!store)
+		return;
+	index_close(store->index);
+	catalog_close(store->catalog);
+	pack_set_free(store->packs);
+	fd_close(&store->lock_fd);
+	free(store->path);
+	free(store);
+}
+
+DEFINE_CLEANUP(struct store, store_close)
+
+static int check_owner(const struct store *store, struct error *err)
+{
+	struct stat st;
+
+	if (lstat(store->path, &st) < 0)
+		return error_set(err, -errno, "cannot look at the store '%s': %s",
+				 store->path, strerror(errno));
+	if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || st.st_mode & 022)
+		return error_set(
+			err, -EPERM,
+			"the store '%s' is not a directory that only root can "
+			"change: 'chown root' and 'chmod 700' it, if what is in it "
+			"can be trusted",
+			store->path);
+	return 0;
+}
+
+static int check_file_system(const struct store *store, struct error *err)
+{
+	struct statfs st;
+
+	if (statfs(store->path, &st) < 0)
+		return error_set(err, -errno, "cannot look at the disk of '%s': %s",
+				 store->path, strerror(errno));
+	if (st.f_type == NFS_SUPER_MAGIC || st.f_type == FUSE_SUPER_MAGIC ||
+	    st.f_type == OVERLAYFS_SUPER_MAGIC)
+		return error_set(
+			err, -EINVAL,
+			"the store '%s' is on %s, which does not keep what it has "
+			"acknowledged: put it on a local ext4 or xfs ('store' in the "
+			"configuration)",
+			store->path,
+			st.f_type == NFS_SUPER_MAGIC    ? "NFS"
+			: st.f_type == FUSE_SUPER_MAGIC ? "FUSE"
+							: "an overlay");
+	return 0;
+}
+
+static int take_lock(struct store *store, struct error *err)
+{
+	char path[4096], pid[32] = "";
+
+	store->lock_fd = open(store_path(store, "lock", path),
+			      O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (store->lock_fd < 0)
+		return error_set(err, -errno, "cannot open '%s': %s", path,
+				 strerror(errno));
+	if (flock(store->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+		ssize_t n = pread(store->lock_fd, pid, sizeof(pid) - 1, 0);
+
+		pid[n > 0 ? strcspn(pid, "\n") : 0] = '\0';
+		return error_set(
+			err, -EBUSY,
+			"another deployfsd (pid %s) has the store '%s': stop it, or "
+			"set another 'store'",
+			*pid ? pid : "unknown", store->path);
+	}
+	snprintf(pid, sizeof(pid), "%d\n", (int)getpid());
+	if (ftruncate(store->lock_fd, 0) < 0 ||
+	    fd_pwrite_all(store->lock_fd, pid, strlen(pid), 0))
+		return error_set(err, -EIO, "cannot write '%s'", path);
+	return 0;
+}
+
+static int make_dirs(const struct store *store, struct error *err)
+{
+	static const char *const names[] = {"packs", "partial", "tmp"};
+	char path[4096];
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (mkdir(store_path(store, names[i], path), 0700) < 0 && errno != EEXIST)
+			return error_set(err, -errno, "cannot make '%s': %s", path,
+					 strerror(errno));
+	return 0;
+}
+
+/* Unlink what @judge says of a folder's files. */
+static int sweep_dir(const struct store *store, const char *name,
+		     bool (*judge)(const struct store *store, int dir, const char *file),
+		     struct error *err)
+{
+	cleanup(dir_close) DIR *dir = NULL;
+	char path[4096];
+	struct dirent *entry;
+
+	dir = opendir(store_path(store, name, path));
+	if (!dir)
+		return error_set(err, -errno, "cannot read '%s': %s", path,
+				 strerror(errno));
+	while ((entry = readdir(dir))) {
+		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..") ||
+		    !judge(store, dirfd(dir), entry->d_name))
+			continue;
+		if (unlinkat(dirfd(dir), entry->d_name, 0) < 0)
+			log_warning("cannot remove '%s/%s': %s", path, entry->d_name,
+				    strerror(errno));
+		else
+			log_info("removed '%s/%s', left over from before", path,
+				 entry->d_name);
+	}
+	return 0;
+}
+
+static bool judge_all(const struct store *store, int dir, const char *file)
+{
+	return true;
+}
+
+static bool judge_orphan(const struct store *store, int dir, const char *file)
+{
+	char *end;
+	uint64_t id = strtoull(file, &end, 10);
+	struct pack *pack = strcmp(end, ".pack") ? NULL : pack_set_get(store->packs, id);
+	bool orphan = !pack;
+
+	pack_unref(pack);
+	return orphan;
+}
+
+static bool judge_old(const struct store *store, int dir, const char *file)
+{
+	struct stat st;
+
+	return fstatat(dir, file, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       clock_wall_ns() - st.st_mtim.tv_sec * 1000000000LL > PARTIAL_KEPT_NS;
+}
+
+static int add_key(void *context, const struct pack_key *key)
+{
+	return pack_set_add(context, key);
+}
+
+static int open_for_writing(struct store *store, struct error *err)
+{
+	int r = dir_make(store->path, 0700);
+
+	if (r < 0)
+		return error_set(err, r, "cannot make the store '%s': %s", store->path,
+				 strerror(-r));
+	r = check_owner(store, err);
+	if (r == 0)
+		r = check_file_system(store, err);
+	if (r == 0)
+		r = take_lock(store, err);
+	if (r == 0)
+		r = make_dirs(store, err);
+	return r;
+}
+
+int store_open(const char *path, bool writable, struct store **ret, struct error *err)
+{
+	cleanup(store_close_ptr) struct store *store = calloc(1, sizeof(*store));
+	char text[4096];
+	int r = 0;
+
+	if (!store)
+		return error_set(err, -ENOMEM, "not enough memory");
+	store->lock_fd = -1;
+	store->path = strdup(path);
+	store->packs =
+		store->path ? pack_set_new(store_path(store, "packs", text)) : NULL;
+	if (!store->packs)
+		return error_set(err, -ENOMEM, "not enough memory");
+	if (writable)
+		r = open_for_writing(store, err);
+	if (r == 0)
+		r = catalog_open(store_path(store, "catalog.db", text), writable,
+				 &store->catalog, err);
+	if (r == 0)
+		r = index_open(store_path(store, "index.db", text), writable,
+			       &store->index, err);
+	if (r == 0)
+		r = catalog_each_pack(store->catalog, add_key, store->packs, err);
+	if (r == 0 && writable && index_empty(store->index))
+		r = catalog_unindex_all(store->catalog, err);
+	if (r == 0 && writable)
+		r = sweep_dir(store, "tmp", judge_all, err);
+	if (r == 0 && writable)
+		r = sweep_dir(store, "packs", judge_orphan, err);
+	if (r == 0 && writable)
+		r = sweep_dir(store, "partial", judge_old, err);
+	if (r < 0)
+		return r;
+	*ret = take_ptr(store);
+	return 0;
+}
+
+void store_unlink_pack(struct store *store, uint64_t id)
+{
+	char path[4096];
+
+	pack_set_drop(store->packs, id);
+	if (unlink(pack_path(store->packs, id, path)) < 0 && errno != ENOENT)
+		log_warning("cannot remove '%s': %s", path, strerror(errno));
+}
+
+/* Give the pack its ids and its true name and origin; the job's are not believed. */
+static int header_complete(struct store *store, int fd, const struct version *version,
+			   struct pack_key *ret, struct error *err)
+{
+	struct pack_header header;
+	int r = fd_pread_all(fd, &header, sizeof(header), 0);
+
+	if (r < 0)
+		return error_set(err, -EBADMSG, "the job left no whole pack");
+	if (header.node_count > PACK_ENTRIES_MAX || header.dir_count > PACK_ENTRIES_MAX ||
+	    header.dir_count == 0)
+		return error_set(err, -EBADMSG,
+				 "the job left a pack of too many entries");
+	r = catalog_reserve(store->catalog,
+			    (uint64_t)header.node_count + header.dir_count,
+			    &header.pack_id, &header.first_node, err);
+	if (r < 0)
+		return r;
+	header.package_size = version->package_bytes;
+	header.created_ns = clock_wall_ns();
+	memcpy(header.package_sha256, version->sha256, SHA256_SIZE);
+	snprintf(header.app, sizeof(header.app), "%s", version->app);
+	snprintf(header.version, sizeof(header.version), "%s", version->name);
+	snprintf(header.origin, sizeof(header.origin), "%s", version->origin);
+	pack_header_seal(&header);
+	r = fd_pwrite_all(fd, &header, sizeof(header), 0);
+	if (r < 0)
+		return error_set(err, r, "cannot write the pack: %s", strerror(-r));
+	*ret = (struct pack_key){header.pack_id, header.first_node, header.node_count,
+				 header.dir_count};
+	return 0;
+}
+
+static int settle_pack(struct store *store, int fd, const char *temporary,
+		       const struct pack_key *key, struct error *err)
+{
+	char from[4096], to[4096];
+
+	store_path(store, "tmp/", from);
+	strncat(from, temporary, sizeof(from) - strlen(from) - 1);
+	pack_path(store->packs, key->id, to);
+	if (rename(from, to) < 0)
+		return error_set(err, -errno, "cannot rename '%s' to '%s': %s", from, to,
+				 strerror(errno));
+	/* One for the bodies, the metadata and the directory: 40 times as fast as a fsync
+	 * each would have been for unpacked files. */
+	if (syncfs(fd) < 0)
+		return error_set(err, -errno, "cannot make '%s' durable: %s", to,
+				 strerror(errno));
+	return 0;
+}
+
+static int adopt(struct store *store, int fd, const char *temporary,
+		 const struct pack_key *key, struct version *version,
+		 struct change_list *changes, struct error *err)
+{
+	struct pack *pack;
+	struct stat st;
+	int r = settle_pack(store, fd, temporary, key, err);
+
+	if (r < 0)
+		return r;
+	if (fstat(fd, &st) < 0 || pack_set_add(store->packs, key) < 0)
+		return error_set(err, -ENOMEM, "not enough memory");
+	pack = pack_set_get(store->packs, key->id);
+	r = pack_load(pack, err);
+	if (r == 0) {
+		version->pack = key->id;
+		version->first_node = key->first_node;
+		version->node_count = key->node_count;
+		version->stored_bytes = (uint64_t)st.st_blocks * 512;
+		r = catalog_add_version(store->catalog, version, key,
+					(uint64_t)st.st_blocks * 512, pack->meta.deps,
+					pack->meta.dep_count, changes, err);
+	}
+	pack_unref(pack);
+	return r;
+}
+
+int store_adopt(struct store *store, int fd, const char *temporary,
+		const struct version *version, uint64_t unpacked,
+		struct change_list *changes, struct error *err)
+{
+	struct version complete = *version;
+	struct pack_key key;
+	bool unhidden;
+	int r = header_complete(store, fd, version, &key, err);
+
+	if (r < 0)
+		return r;
+	complete.unpacked_bytes = unpacked;
+	complete.imported_ns = clock_wall_ns();
+	r = adopt(store, fd, temporary, &key, &complete, changes, err);
+	/* Nobody has seen the pack, or a hidden version of the same content came back. */
+	unhidden = r == 0 && changes->count > 0 && changes->changes[0].pack != key.id &&
+		   changes->changes[0].kind == CHANGE_VERSION;
+	if (r < 0 || unhidden)
+		store_unlink_pack(store, key.id);
+	return r;
+}
+
+int store_index(struct store *store, struct error *err)
+{
+	cleanup(free_ptr) uint64_t *ids = NULL;
+	size_t count = 0;
+	int r = catalog_unindexed(store->catalog, &ids, &count, err);
+
+	for (size_t i = 0; r == 0 && i < count; i++) {
+		struct pack *pack = pack_set_get(store->packs, ids[i]);
+
+		if (!pack)
+			continue;
+		/* A damaged pack is not shared from; the others are. */
+		r = pack_load(pack, err);
+		if (r == 0)
+			r = index_add(store->index, pack, err);
+		else if (r == -EBADMSG)
+			r = 0;
+		if (r == 0)
+			r = catalog_set_indexed(store->catalog, ids[i], err);
+		pack_unref(pack);
+	}
+	return r;
+}
+
+/* What of a ghost is still used: one byte a node and an object. */
+struct live {
+	bool *nodes, *objects;
+};
+
+static void live_done(struct live *live)
+{
+	free(live->nodes);
+	free(live->objects);
+}
+
+static uint32_t dep_place(const struct pack *pack, uint64_t id)
+{
+	for (uint32_t i = 0; i < pack->meta.dep_count; i++)
+		if (pack->meta.deps[i] == id)
+			return i + 1;
+	return 0;
+}
+
+/* Mark what a pack uses of the ghost: nodes by its entries, objects by its nodes. */
+static void live_mark(const struct pack *ghost, const struct pack *user,
+		      struct live *live)
+{
+	uint32_t place = dep_place(user, ghost->key.id);
+
+	if (place == 0)
+		return;
+	for (uint32_t i = 0; i < user->meta.entry_count; i++) {
+		const struct pack_entry *entry = &user->meta.entries[i];
+
+		if (entry->dep == place && entry->index < ghost->meta.node_count)
+			live->nodes[entry->index] = true;
+	}
+	for (uint32_t i = 0; i < user->meta.node_count; i++) {
+		const struct pack_node *node = &user->meta.nodes[i];
+
+		if (node->dep == place && node->object < ghost->meta.object_count)
+			live->objects[node->object] = true;
+	}
+}
+
+static int live_find(struct store *store, const struct ghost *what,
+		     const struct pack *ghost, struct live *live, struct error *err)
+{
+	live->nodes = calloc(ghost->meta.node_count + 1, sizeof(bool));
+	live->objects = calloc(ghost->meta.object_count + 1, sizeof(bool));
+	if (!live->nodes || !live->objects)
+		return error_set(err, -ENOMEM, "not enough memory");
+	for (size_t i = 0; i < what->dependent_count; i++) {
+		struct pack *user = pack_set_get(store->packs, what->dependents[i]);
+		int r = user ? pack_load(user, err) : -ENOENT;
+
+		/* Without knowing what a user needs nothing may be given back. */
+		if (r == 0)
+			live_mark(ghost, user, live);
+		pack_unref(user);
+		if (r < 0)
+			return r;
+	}
+	for (uint32_t i = 0; i < ghost->meta.node_count; i++)
+		if (live->nodes[i] && ghost->meta.nodes[i].dep == 0)
+			live->objects[ghost->meta.nodes[i].object] = true;
+	return 0;
+}
+
+static int punch(const struct pack *ghost, const struct live *live, struct error *err)
+{
+	char path[4096];
+	cleanup(fd_close) int fd = open(pack_path(ghost->set, ghost->key.id, path),
+					O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+
+	if (fd < 0)
+		return error_set(err, -errno, "cannot open '%s': %s", path,
+				 strerror(errno));
+	for (uint32_t i = 0; i < ghost->meta.object_count; i++) {
+		const struct pack_object *object = &ghost->meta.objects[i];
+
+		if (live->objects[i] || object->size == 0)
+			continue;
+		if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			      (off_t)object->offset, (off_t)object->size) < 0)
+			return error_set(err, -errno, "cannot punch '%s': %s", path,
+					 strerror(errno));
+	}
+	return 0;
+}
+
+static uint64_t pack_bytes(const struct store *store, uint64_t id)
+{
+	char path[4096];
+	struct stat st;
+
+	if (stat(pack_path(store->packs, id, path), &st) < 0)
+		return 0;
+	return (uint64_t)st.st_blocks * 512;
+}
+
+/* Rows that could be shared from go first: a crash later leaves content that is not
+ * shared, never content that is shared and gone. */
+static int ghost_trim(struct store *store, const struct ghost *what, struct pack *ghost,
+		      struct error *err)
+{
+	cleanup(live_done) struct live live = {0};
+	int r = live_find(store, what, ghost, &live, err);
+
+	if (r == 0)
+		r = index_remove(store->index, ghost, live.objects, live.nodes, err);
+	if (r == 0)
+		r = punch(ghost, &live, err);
+	if (r == 0)
+		r = catalog_ghost_swept(store->catalog, ghost->key.id,
+					pack_bytes(store, ghost->key.id), err);
+	return r;
+}
+
+static int ghost_drop(struct store *store, struct pack *ghost, bool loaded,
+		      struct error *err)
+{
+	cleanup(live_done) struct live none = {0};
+	int r = 0;
+
+	if (loaded) {
+		none.nodes = calloc(ghost->meta.node_count + 1, sizeof(bool));
+		none.objects = calloc(ghost->meta.object_count + 1, sizeof(bool));
+		if (!none.nodes || !none.objects)
+			return error_set(err, -ENOMEM, "not enough memory");
+		r = index_remove(store->index, ghost, none.objects, none.nodes, err);
+	}
+	if (r == 0)
+		r = catalog_drop_pack(store->catalog, ghost->key.id, err);
+	if (r == 0)
+		store_unlink_pack(store, ghost->key.id);
+	return r;
+}
+
+static int ghost_sweep(struct store *store, const struct ghost *what, uint64_t *freed,
+		       struct error *err)
+{
+	struct pack *ghost = pack_set_get(store->packs, what->key.id);
+	uint64_t before = pack_bytes(store, what->key.id);
+	int r;
+
+	if (!ghost)
+		return catalog_drop_pack(store->catalog, what->key.id, err);
+	r = pack_load(ghost, err);
+	if (what->dependent_count == 0)
+		r = ghost_drop(store, ghost, r == 0, err);
+	else if (r == 0)
+		r = ghost_trim(store, what, ghost, err);
+	pack_unref(ghost);
+	if (r == 0)
+		*freed += before - pack_bytes(store, what->key.id);
+	return r;
+}
+
+int store_sweep(struct store *store, uint64_t *ret_freed, struct error *err)
+{
+	uint64_t freed = 0;
+	size_t count;
+	int r = 0;
+
+	/* Dropping one pack may leave another without anybody who needs it. */
+	do {
+		struct ghost *ghosts;
+
+		count = 0;
+		r = catalog_ghosts(store->catalog, &ghosts, &count, err);
+		if (r < 0)
+			break;
+		for (size_t i = 0; r == 0 && i < count; i++)
+			r = ghost_sweep(store, &ghosts[i], &freed, err);
+		ghosts_free(ghosts, count);
+	} while (r == 0 && count > 0);
+	if (ret_freed)
+		*ret_freed = freed;
+	return r;
+}
+
+int store_partials(const struct store *store, struct partial **ret, size_t *ret_count,
+		   struct error *err)
+{
+	cleanup(dir_close) DIR *dir = NULL;
+	cleanup(free_ptr) struct partial *partials = NULL;
+	size_t count = 0, room = 0;
+	struct dirent *entry;
+	char path[4096];
+
+	dir = opendir(store_path(store, "partial", path));
+	if (!dir)
+		return error_set(err, -errno, "cannot read '%s': %s", path,
+				 strerror(errno));
+	while ((entry = readdir(dir))) {
+		struct stat st;
+
+		if (fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+		    !S_ISREG(st.st_mode))
+			continue;
+		if (count == room) {
+			struct partial *larger;
+
+			room = room ? room * 2 : 16;
+			larger = realloc(partials, room * sizeof(*partials));
+			if (!larger)
+				return error_set(err, -ENOMEM, "not enough memory");
+			partials = larger;
+		}
+		partials[count].bytes = (uint64_t)st.st_blocks * 512;
+		partials[count].mtime_ns =
+			st.st_mtim.tv_sec * 1000000000LL + st.st_mtim.tv_nsec;
+		snprintf(partials[count++].name, sizeof(partials[0].name), "%s",
+			 entry->d_name);
+	}
+	*ret = take_ptr(partials);
+	*ret_count = count;
+	return 0;
+}

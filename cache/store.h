@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * store.h - the store's directory: who may use it, what lies where, how a pack gets in
+ * and its space back out
+ *
+ *   lock        flock(2)ed by the daemon; holds its pid
+ *   catalog.db  apps, versions, channels, generations     (catalog.h)
+ *   index.db    hashes, to find equal content             (index.h)
+ *   packs/      <id>.pack                                  (pack.h)
+ *   partial/    downloads that were not finished
+ *   tmp/        packs that are being made; emptied at a start
+ *
+ * The daemon opens it for writing and serialises changes by store_lock(); a job opens it
+ * for reading.
+ */
+#pragma once
+
+#include "catalog.h"
+#include "error.h"
+#include "index.h"
+#include "pack.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct store {
+	char *path;
+	int lock_fd; /* -1: opened for reading */
+	struct catalog *catalog;
+	struct index *index;
+	struct pack_set *packs;
+};
+
+/**
+ * store_open() - open or make a store
+ * @writable: the daemon: makes what is missing, takes the lock, sweeps what a crash left
+ * behind. Otherwise a job's view: catalog and index read-only.
+ *
+ * Return: 0; -EBUSY another daemon has it (says its pid); -EPERM not root's, or open to
+ * others; -EINVAL on a file system that cannot hold it (NFS, FUSE, tmpfs is allowed);
+ * what the disk and the databases give.
+ */
+int store_open(const char *path, bool writable, struct store **ret, struct error *err);
+void store_close(struct store *store);
+
+/** store_path() - "<store>/<name>" into @text */
+const char *store_path(const struct store *store, const char *name,
+		       char text[static 4096]);
+
+/**
+ * store_adopt() - a finished pack becomes a version
+ * @fd:        the pack, complete but for its ids; the header is written here
+ * @temporary: its name in tmp/; renamed on success
+ * @version:   app, name, sha256, package_bytes, verified, origin, imported_by; the counts
+ *             are read from the pack
+ * @unpacked:  bytes of all its files
+ *
+ * Nothing in the pack is believed: all of it is checked as at every load. One syncfs(2),
+ * then the catalog's transaction: a power cut leaves all of it or nothing (I9). The
+ * caller holds the right to change the catalog.
+ *
+ * Return: 0; -EBADMSG the pack is not right; what catalog_add_version() and the disk
+ * give.
+ */
+int store_adopt(struct store *store, int fd, const char *temporary,
+		const struct version *version, uint64_t unpacked,
+		struct change_list *changes, struct error *err);
+
+/**
+ * store_index() - bring index.db up to date with the packs
+ * Blocks for about a second a hundred thousand files; holds no lock of the caller.
+ */
+int store_index(struct store *store, struct error *err);
+
+/**
+ * store_sweep() - give back the space of packs that lost their version
+ * @ret_freed: bytes given back; may be NULL
+ *
+ * What other versions share with them is kept; what nobody needs is punched out, a pack
+ * with nothing left is unlinked. Not while a job runs that could just be about to share
+ * from them.
+ */
+int store_sweep(struct store *store, uint64_t *ret_freed, struct error *err);
+
+/** store_unlink_pack() - a pack that never became a version */
+void store_unlink_pack(struct store *store, uint64_t id);
+
+/** A partial download. */
+struct partial {
+	char name[256];
+	uint64_t bytes;
+	int64_t mtime_ns;
+};
+
+#define PARTIAL_KEPT_NS (7LL * 24 * 3600 * 1000000000) /* then gc and a start remove it \
+							*/
+
+/** store_partials() - what lies in partial/; malloc()ed, the caller's */
+int store_partials(const struct store *store, struct partial **ret, size_t *ret_count,
+		   struct error *err);
