@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "job.h"
+#include "print.h"
+#include "progress.h"
+#include "reply.h"
+#include "size.h"
+#include "verbs.h"
+
+#include <stdio.h>
+
+static int print_daemon(json_t *reply, struct error *err)
+{
+	json_int_t pid, uptime_s, apps, versions;
+	const char *version, *mount;
+	char text[32];
+	int healthy;
+	int r;
+
+	r = reply_read(reply, err, "{s:s, s:I, s:I, s:s, s:b, s:I, s:I}", "version",
+		       &version, "pid", &pid, "uptime_s", &uptime_s, "mount", &mount,
+		       "healthy", &healthy, "apps", &apps, "versions", &versions);
+	if (r < 0)
+		return r;
+	print_line(stdout, "deployfsd  %s, pid %jd, up %s, %s", version, (intmax_t)pid,
+		   duration_format((uint64_t)uptime_s, text),
+		   healthy ? "healthy" : "NOT HEALTHY");
+	print_line(stdout, "mount      %s: %jd apps, %jd versions", mount, (intmax_t)apps,
+		   (intmax_t)versions);
+	return 0;
+}
+
+static int print_store(json_t *reply, struct error *err)
+{
+	char texts[5][32];
+	json_t *sizes[5];
+	const char *store;
+	int r;
+
+	r = reply_read(reply, err, "{s:s, s:{s:o, s:o, s:o, s:o, s:o}}", "store", &store,
+		       "space", "total", &sizes[0], "free", &sizes[1], "reserve",
+		       &sizes[2], "packs", &sizes[3], "partial", &sizes[4]);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < 5; i++)
+		reply_size(sizes[i], texts[i]);
+	print_line(stdout, "store      %s: %s in packs, %s in partial downloads", store,
+		   texts[3], texts[4]);
+	print_line(stdout, "disk       %s free of %s, %s are kept free", texts[1],
+		   texts[0], texts[2]);
+	return 0;
+}
+
+static int print_origin(json_t *json, struct error *err)
+{
+	const char *url, *state, *problem;
+	json_t *since, *error;
+	int r;
+
+	r = reply_read(json, err, "{s:s, s:s, s:o, s:o}", "url", &url, "state", &state,
+		       "since", &since, "error", &error);
+	if (r < 0)
+		return r;
+	problem = reply_text(error, NULL);
+	print_line(stdout, "origin     %s: %s%s%s%s%s", url, state,
+		   json_is_string(since) ? " since " : "", reply_text(since, ""),
+		   problem ? ": " : "", problem ? problem : "");
+	return 0;
+}
+
+static int print_job(json_t *json, struct error *err)
+{
+	cleanup(free_ptr) char *text = NULL;
+	struct job job;
+	int r;
+
+	r = job_read(json, &job, err);
+	if (r < 0)
+		return r;
+	text = progress_format(&job);
+	print_line(stdout, "job %-6ju %s %s", (uintmax_t)job.id, job.kind,
+		   text ? text : "");
+	return 0;
+}
+
+static int print_each(json_t *reply, const char *name,
+		      int (*print)(json_t *json, struct error *err), struct error *err)
+{
+	json_t *list, *one;
+	size_t i;
+	int r;
+
+	r = reply_read(reply, err, "{s:o}", name, &list);
+	if (r < 0)
+		return r;
+	json_array_foreach (list, i, one) {
+		r = print(one, err);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int print_requests(json_t *reply, struct error *err)
+{
+	json_t *read_bytes;
+	json_int_t total;
+	char text[32];
+	int r;
+
+	r = reply_read(reply, err, "{s:{s:I, s:o}}", "fuse", "total", &total,
+		       "read_bytes", &read_bytes);
+	if (r < 0)
+		return r;
+	print_line(stdout, "requests   %jd of the kernel, %s read", (intmax_t)total,
+		   reply_size(read_bytes, text));
+	return 0;
+}
+
+static int run(struct command *command, struct error *err)
+{
+	cleanup(json_decrefp) json_t *reply = NULL;
+	cleanup(free_ptr) char *url = NULL;
+	int r;
+
+	r = client_url(&url, err, "/v1/status", NULL);
+	if (r == 0)
+		r = command_call(command, "GET", url, NULL, &reply, err);
+	if (r < 0 || command->json)
+		return r;
+	r = print_daemon(reply, err);
+	if (r == 0)
+		r = print_store(reply, err);
+	if (r == 0)
+		r = print_requests(reply, err);
+	if (r == 0)
+		r = print_each(reply, "origins", print_origin, err);
+	if (r == 0)
+		r = print_each(reply, "jobs", print_job, err);
+	return r;
+}
+
+const struct verb verb_status = {
+	.name = "status",
+	.synopsis = "",
+	.summary = "the daemon, its mount, store, origins and running jobs",
+	.help = "The daemon, its mount, store and origins, running jobs.",
+	.arguments_min = 0,
+	.arguments_max = 0,
+	.run = run,
+};

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * table.h - aligned columns
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+
+struct column {
+	const char *title;
+	bool right; /* numbers and sizes */
+};
+
+struct table {
+	const struct column *columns;
+	size_t column_count;
+	char **cells; /* owned; row by row */
+	size_t cell_count;
+	size_t room;
+};
+
+/** table_init() - an empty table; @columns must outlive it */
+void table_init(struct table *table, const struct column *columns, size_t count);
+
+/** table_done() - clean-up function */
+void table_done(struct table *table);
+
+/**
+ * table_add() - the next cell, from left to right, then the next row
+ * @text: copied, control characters replaced; an empty one is fine
+ *
+ * Return: 0; -ENOMEM.
+ */
+int table_add(struct table *table, const char *text);
+
+/** table_print() - titles and rows; nothing at all when there is no row */
+void table_print(const struct table *table, FILE *out);
