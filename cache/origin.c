@@ -18,20 +18,6 @@ typedef int origin_read_fn(const char *url, const char *path, uint64_t offset,
 			   uint64_t *ret_size, origin_sink_fn *sink, void *context,
 			   struct error *err);
 
-static const struct scheme {
-	const char *name;
-	origin_read_fn *read;
-} schemes[] = {
-	{"ftp", origin_curl_read},  {"ftps", origin_curl_read},
-	{"sftp", origin_curl_read}, {"http", origin_curl_read},
-	{"https", origin_curl_read}, {"nfs", origin_nfs_read},
-	{"file", origin_file_read},
-};
-
-#define SCHEME_COUNT (sizeof(schemes) / sizeof(schemes[0]))
-
-DEFINE_CLEANUP(CURLU, curl_url_cleanup)
-
 /* URLs are shown without the slashes at their end. */
 static int url_length(const char *url)
 {
@@ -55,105 +41,71 @@ int origin_error(struct error *err, int code, const char *url, const char *path,
 			 path, reason);
 }
 
-static const struct scheme *scheme_find(const char *name)
+static origin_read_fn *reader_of(const char *scheme)
 {
-	for (size_t i = 0; i < SCHEME_COUNT; i++)
-		if (!strcmp(schemes[i].name, name))
-			return &schemes[i];
-	return NULL;
+	if (!strcmp(scheme, "file"))
+		return origin_file_read;
+	return strcmp(scheme, "nfs") ? origin_curl_read : origin_nfs_read;
 }
 
-char *origin_url_part(CURLU *parsed, CURLUPart part)
+int origin_parse(const char *url, struct url *ret, struct error *err)
 {
-	char *text = NULL, *copy;
+	struct error why;
+	int r = url_parse(url, ret, &why);
 
-	if (curl_url_get(parsed, part, &text, CURLU_URLDECODE) != CURLUE_OK)
+	return r < 0 ? error_set(err, r, "an origin cannot be used: %s", why.text) : 0;
+}
+
+static int hex_value(char c)
+{
+	static const char digits[] = "0123456789abcdef";
+	const char *at =
+		c ? strchr(digits, c >= 'A' && c <= 'F' ? c - 'A' + 'a' : c) : NULL;
+
+	return at ? (int)(at - digits) : -1;
+}
+
+char *origin_folder(const char *path)
+{
+	cleanup(free_ptr) char *folder = strdup(*path ? path : "/");
+	char *to = folder;
+
+	if (!folder)
 		return NULL;
-	copy = strdup(text);
-	curl_free(text);
-	return copy;
-}
+	for (const char *from = folder; *from; from++) {
+		int high = *from == '%' ? hex_value(from[1]) : -1;
+		int low = high >= 0 ? hex_value(from[2]) : -1;
 
-static bool url_has(CURLU *parsed, CURLUPart part)
-{
-	cleanup(free_ptr) char *text = origin_url_part(parsed, part);
-
-	return text && *text;
-}
-
-static int url_refuse(CURLUcode code, const char *url, struct error *err)
-{
-	if (code == CURLUE_OUT_OF_MEMORY)
-		return error_set(err, -ENOMEM, "out of memory");
-	if (code == CURLUE_USER_NOT_ALLOWED)
-		return error_set(err, -EINVAL,
-				 "an origin's URL has a user or password in it: "
-				 "they belong into the credentials file");
-	if (strchr(url, '@')) /* perhaps a password in a URL that is malformed besides */
-		return error_set(err, -EINVAL, "an origin's URL is malformed: %s",
-				 curl_url_strerror(code));
-	return error_set(err, -EINVAL, "'%s' is not a URL of an origin: %s", url,
-			 curl_url_strerror(code));
-}
-
-int origin_url_parse(const char *url, CURLU **ret, struct error *err)
-{
-	cleanup(curl_url_cleanup_ptr) CURLU *parsed = curl_url();
-	cleanup(free_ptr) char *name = NULL;
-	CURLUcode code;
-
-	if (!parsed)
-		return error_set(err, -ENOMEM, "out of memory");
-	code = curl_url_set(parsed, CURLUPART_URL, url,
-			    CURLU_NON_SUPPORT_SCHEME | CURLU_DISALLOW_USER);
-	if (code != CURLUE_OK)
-		return url_refuse(code, url, err);
-	name = origin_url_part(parsed, CURLUPART_SCHEME);
-	if (!name || !scheme_find(name))
-		return error_set(err, -EINVAL,
-				 "'%s' is not a URL of an origin: it must begin with "
-				 "ftp:// ftps:// sftp:// http:// https:// nfs:// file:// "
-				 "or be an absolute path",
-				 url);
-	if (strcmp(name, "file") && !url_has(parsed, CURLUPART_HOST))
-		return error_set(err, -EINVAL, "the origin '%s' names no host", url);
-	if (url_has(parsed, CURLUPART_QUERY) || url_has(parsed, CURLUPART_FRAGMENT))
-		return error_set(err, -EINVAL,
-				 "the origin '%s' has a query or fragment: it must name "
-				 "a folder",
-				 url);
-	*ret = take_ptr(parsed);
-	return 0;
-}
-
-int origin_url_check(const char *url, struct error *err)
-{
-	cleanup(curl_url_cleanup_ptr) CURLU *parsed = NULL;
-
-	if (url[0] == '/')
-		return 0;
-	return origin_url_parse(url, &parsed, err);
+		if (low < 0) {
+			*to++ = *from;
+			continue;
+		}
+		if (high == 0 && low == 0)
+			return NULL;
+		*to++ = (char)(high << 4 | low);
+		from += 2;
+	}
+	while (to > folder + 1 && to[-1] == '/')
+		to--;
+	*to = '\0';
+	return take_ptr(folder);
 }
 
 int origin_read(const char *url, const char *path, uint64_t offset, uint64_t size_max,
 		const struct origin_options *options, uint64_t *ret_size,
 		origin_sink_fn *sink, void *context, struct error *err)
 {
-	cleanup(curl_url_cleanup_ptr) CURLU *parsed = NULL;
-	cleanup(free_ptr) char *name = NULL;
 	origin_read_fn *read = origin_file_read;
+	struct url parsed;
 	int r;
 
 	/* libnfs and the TLS libraries write to sockets without MSG_NOSIGNAL. */
 	signal(SIGPIPE, SIG_IGN);
 	if (url[0] != '/') {
-		r = origin_url_parse(url, &parsed, err);
+		r = origin_parse(url, &parsed, err);
 		if (r < 0)
 			return r;
-		name = origin_url_part(parsed, CURLUPART_SCHEME);
-		if (!name)
-			return error_set(err, -ENOMEM, "out of memory");
-		read = scheme_find(name)->read;
+		read = reader_of(parsed.scheme);
 	}
 	return read(url, path, offset, size_max, options, ret_size, sink, context, err);
 }

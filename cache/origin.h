@@ -16,11 +16,11 @@
 
 /** What every request needs; borrowed pointers that outlive the request. */
 struct origin_options {
-	const char *known_hosts; /* NULL: no SFTP server is known */
-	const char *ca_file;     /* NULL: the system's */
+	const char *known_hosts;             /* NULL: no SFTP server is known */
+	const char *ca_file;                 /* NULL: the system's */
 	const struct credential *credential; /* may be NULL, as may be its members */
 	uint64_t connect_timeout_ms;         /* until the server's first answer */
-	uint64_t stall_timeout_ms;           /* without a byte, or below the slowest pace */
+	uint64_t stall_timeout_ms; /* without a byte, or below the slowest pace */
 };
 
 /**
@@ -50,25 +50,14 @@ typedef int origin_sink_fn(void *context, const void *data, size_t size);
  * time; -ECONNRESET: broken in the middle, changed while it was read, or fewer bytes than
  * the server announced; -EHOSTUNREACH: cannot connect or resolve, or the origin's folder
  * is not there; -EPERM: the server could not be authenticated (TLS, host key), never to
- * be retried; -EPROTO: anything else the server said; -EINVAL: not a URL we know;
- * -ENOMEM. What @sink returned, if it was that; @err is untouched then. Otherwise @err
- * says what was read from where, without secrets. Transient (worth a retry): -ETIMEDOUT
- * -ECONNRESET -EHOSTUNREACH -EPROTO -ESPIPE.
+ * be retried; -EPROTO: anything else the server said; -EINVAL: not a URL we know (see
+ * url.h); -ENOMEM. What @sink returned, if it was that; @err is untouched then. Otherwise
+ * @err says what was read from where, without secrets. Transient (worth a retry):
+ * -ETIMEDOUT -ECONNRESET -EHOSTUNREACH -EPROTO -ESPIPE.
  */
 int origin_read(const char *url, const char *path, uint64_t offset, uint64_t size_max,
 		const struct origin_options *options, uint64_t *ret_size,
 		origin_sink_fn *sink, void *context, struct error *err);
-
-/**
- * origin_url_check() - whether the URL is one we can use
- *
- * It is when its scheme is ftp, ftps, sftp, http, https, nfs or file or it is an absolute
- * path, and it has a host (but for file), and neither user, password, query nor fragment.
- *
- * Return: 0; -EINVAL, and @err says why not, without the URL when it carries a password;
- * -ENOMEM.
- */
-int origin_url_check(const char *url, struct error *err);
 
 /* The protocols, one file each; the same contract as origin_read(). */
 int origin_curl_read(const char *url, const char *path, uint64_t offset,

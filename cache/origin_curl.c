@@ -16,6 +16,7 @@
 
 #include <arpa/inet.h>
 #include <ctype.h>
+#include <curl/curl.h>
 #include <errno.h>
 #include <openssl/evp.h>
 #include <stdio.h>
@@ -25,10 +26,15 @@
 #define BUFFER_SIZE   (512L * 1024)
 #define REDIRECTS_MAX 5L
 #define PORT_FTPS     990 /* TLS from the first byte; AUTH TLS on all others */
+#define PORT_SSH      22
 #define REPLY_MAX     160
-#define KEY_LINE_MAX  900
+#define KEY_TEXT_MAX  1400 /* an RSA key of 8192 bits in base64 */
 
-enum protocol { PROTOCOL_FTP, PROTOCOL_SFTP, PROTOCOL_HTTP };
+enum protocol {
+	PROTOCOL_FTP,
+	PROTOCOL_SFTP,
+	PROTOCOL_HTTP
+};
 
 struct transfer {
 	const char *url;
@@ -36,6 +42,7 @@ struct transfer {
 	uint64_t offset;
 	uint64_t size_max;
 	const struct origin_options *options;
+	struct url server;
 	uint64_t *ret_size;
 	origin_sink_fn *sink;
 	void *context;
@@ -43,25 +50,24 @@ struct transfer {
 	CURL *curl;
 	enum protocol protocol;
 	struct pace pace;
-	const char *why;     /* for a code of ours; NULL: libcurl knows */
-	int failed;          /* our own reason to end it */
-	bool sink_failed;    /* it is the sink's, and so is its text */
-	bool begun;          /* the answer was judged, bytes are handed on */
+	const char *why;  /* for a code of ours; NULL: libcurl knows */
+	int failed;       /* our own reason to end it */
+	bool sink_failed; /* it is the sink's, and so is its text */
+	bool begun;       /* the answer was judged, bytes are handed on */
 	bool size_known;
-	uint64_t size;       /* of the whole file */
-	uint64_t at;         /* offset of the next byte */
+	uint64_t size; /* of the whole file */
+	uint64_t at;   /* offset of the next byte */
 
 	int reply;                  /* FTP: the last reply's code */
 	char reply_text[REPLY_MAX]; /* and its line */
 	bool has_first, has_total;  /* HTTP: what Content-Range told */
 	uint64_t first, total;
-	char key_line[KEY_LINE_MAX]; /* SFTP: for known_hosts */
+	char *key_line; /* SFTP: for known_hosts; NULL: not known */
 	bool key_changed;
 	char detail[CURL_ERROR_SIZE];
 };
 
 DEFINE_CLEANUP(CURL, curl_easy_cleanup)
-DEFINE_CLEANUP(CURLU, curl_url_cleanup)
 DEFINE_CLEANUP(struct curl_slist, curl_slist_free_all)
 
 static int transfer_fail(struct transfer *t, int code, const char *why)
@@ -205,7 +211,8 @@ static void http_header(struct transfer *t, const char *line, size_t size)
 	static const char name[] = "content-range:";
 	char text[128];
 
-	if (size >= 5 && !strncmp(line, "HTTP/", 5)) /* another answer, after a redirect */
+	if (size >= 5 &&
+	    !strncmp(line, "HTTP/", 5)) /* another answer, after a redirect */
 		t->has_first = t->has_total = false;
 	if (size >= sizeof(text) || size < sizeof(name) ||
 	    strncasecmp(line, name, sizeof(name) - 1) != 0)
@@ -231,10 +238,8 @@ static size_t on_header(char *line, size_t unit, size_t count, void *context)
 /* A key blob begins with its algorithm's name: 4 bytes of length, then the text. */
 static void key_describe(struct transfer *t, const struct curl_khkey *key)
 {
-	cleanup(curl_url_cleanup_ptr) CURLU *parsed = NULL;
-	cleanup(free_ptr) char *host = NULL;
-	cleanup(free_ptr) char *port = NULL;
-	char text[KEY_LINE_MAX];
+	char text[KEY_TEXT_MAX], port[16] = "";
+	bool default_port = !t->server.port || t->server.port == PORT_SSH;
 	uint32_t size;
 
 	if (key->len < 4 || (key->len + 2) / 3 * 4 >= sizeof(text))
@@ -243,20 +248,13 @@ static void key_describe(struct transfer *t, const struct curl_khkey *key)
 	size = ntohl(size);
 	if (size > key->len - 4 || size > 64)
 		return;
-	if (origin_url_parse(t->url, &parsed, NULL) < 0)
-		return;
-	host = origin_url_part(parsed, CURLUPART_HOST);
-	port = origin_url_part(parsed, CURLUPART_PORT);
-	if (!host)
-		return;
 	EVP_EncodeBlock((unsigned char *)text, (const unsigned char *)key->key,
 			(int)key->len);
-	if (port && strcmp(port, "22") != 0)
-		snprintf(t->key_line, sizeof(t->key_line), "[%s]:%s %.*s %s", host, port,
-			 (int)size, key->key + 4, text);
-	else
-		snprintf(t->key_line, sizeof(t->key_line), "%s %.*s %s", host, (int)size,
-			 key->key + 4, text);
+	if (!default_port)
+		snprintf(port, sizeof(port), "]:%u", t->server.port);
+	if (asprintf(&t->key_line, "%s%s%s %.*s %s", default_port ? "" : "[",
+		     t->server.host, port, (int)size, key->key + 4, text) < 0)
+		t->key_line = NULL;
 }
 
 static int on_host_key(CURL *curl, const struct curl_khkey *known,
@@ -269,7 +267,8 @@ static int on_host_key(CURL *curl, const struct curl_khkey *known,
 	if (match == CURLKHMATCH_OK)
 		return CURLKHSTAT_FINE;
 	t->key_changed = match == CURLKHMATCH_MISMATCH;
-	key_describe(t, found);
+	if (!t->key_line)
+		key_describe(t, found);
 	transfer_fail(t, -EPERM, NULL);
 	return CURLKHSTAT_REJECT;
 }
@@ -286,9 +285,10 @@ static int setup_common(struct transfer *t)
 	bad |= curl_easy_setopt(c, CURLOPT_PROXY, "");
 	bad |= curl_easy_setopt(c, CURLOPT_NOPROXY, "*");
 	bad |= curl_easy_setopt(c, CURLOPT_BUFFERSIZE, BUFFER_SIZE);
-	bad |= curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT_MS, (long)o->connect_timeout_ms);
-	bad |= curl_easy_setopt(c, CURLOPT_SERVER_RESPONSE_TIMEOUT_MS,
-				(long)o->stall_timeout_ms);
+	bad |= curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT_MS,
+				(long)o->connect_timeout_ms);
+	bad |= curl_easy_setopt(c, CURLOPT_SERVER_RESPONSE_TIMEOUT,
+				(long)(o->stall_timeout_ms + 999) / 1000);
 	bad |= curl_easy_setopt(c, CURLOPT_NOPROGRESS, 0L);
 	bad |= curl_easy_setopt(c, CURLOPT_XFERINFOFUNCTION, on_progress);
 	bad |= curl_easy_setopt(c, CURLOPT_XFERINFODATA, t);
@@ -372,61 +372,63 @@ static int setup_protocol(struct transfer *t, struct curl_slist *headers)
 	return bad;
 }
 
-/* The URL's path and @path, each name of which is escaped. */
-static int append_path(CURLU *parsed, const char *path)
+/* Each name of the path is escaped; what the URL has is escaped as it should be. */
+static char *path_escape(const char *path)
 {
-	cleanup(free_ptr) char *whole = NULL;
-	char *folder = NULL;
-	size_t size;
-	int r;
+	cleanup(free_ptr) char *whole = strdup("");
 
-	if (curl_url_get(parsed, CURLUPART_PATH, &folder, 0) != CURLUE_OK)
-		return -ENOMEM;
-	size = strlen(folder);
-	while (size > 0 && folder[size - 1] == '/')
-		size--;
-	r = asprintf(&whole, "%.*s", (int)size, folder);
-	curl_free(folder);
-	if (r < 0) {
-		whole = NULL;
-		return -ENOMEM;
-	}
-	while (*path) {
+	while (whole && *path) {
 		size_t length = strcspn(path, "/");
 		char *escaped = curl_easy_escape(NULL, path, (int)length), *longer;
 
-		r = escaped ? asprintf(&longer, "%s/%s", whole, escaped) : -1;
+		if (!escaped || asprintf(&longer, "%s/%s", whole, escaped) < 0)
+			longer = NULL;
 		curl_free(escaped);
-		if (r < 0)
-			return -ENOMEM;
 		free(whole);
 		whole = longer;
 		path += length;
 		path += *path == '/';
 	}
-	return curl_url_set(parsed, CURLUPART_PATH, whole, 0) == CURLUE_OK ? 0 : -ENOMEM;
+	return take_ptr(whole);
 }
 
-/* FTPS is "ftps" to libcurl with TLS from the first byte, "ftp" that must AUTH TLS else. */
-static int setup_scheme(struct transfer *t, CURLU *parsed)
+/* FTPS is "ftps" to libcurl with TLS from the first byte, else "ftp" with AUTH TLS. */
+static const char *curl_scheme(const struct url *server)
 {
-	cleanup(free_ptr) char *scheme = origin_url_part(parsed, CURLUPART_SCHEME);
-	cleanup(free_ptr) char *port = origin_url_part(parsed, CURLUPART_PORT);
-	const char *allowed, *redirects;
+	bool explicit_tls = server->port && server->port != PORT_FTPS;
+
+	return !strcmp(server->scheme, "ftps") && explicit_tls ? "ftp" : server->scheme;
+}
+
+static int setup_url(struct transfer *t)
+{
+	cleanup(free_ptr) char *path = path_escape(t->path);
+	cleanup(free_ptr) char *url = NULL;
+	const struct url *server = &t->server;
+	size_t folder = strlen(server->path);
+	char port[16] = "";
+
+	while (folder > 0 && server->path[folder - 1] == '/')
+		folder--;
+	if (server->port)
+		snprintf(port, sizeof(port), ":%u", server->port);
+	if (!path || asprintf(&url, "%s://%s%s%.*s%s", curl_scheme(server), server->host,
+			      port, (int)folder, server->path, path) < 0)
+		url = NULL;
+	return url ? (int)curl_easy_setopt(t->curl, CURLOPT_URL, url) : -ENOMEM;
+}
+
+static int setup_scheme(struct transfer *t)
+{
+	const char *scheme = t->server.scheme, *allowed = curl_scheme(&t->server);
+	const char *redirects = allowed;
 	int bad = 0;
 
-	if (!scheme)
-		return -ENOMEM;
-	allowed = redirects = scheme;
 	t->protocol = PROTOCOL_FTP;
 	if (!strcmp(scheme, "ftps")) {
 		bad |= curl_easy_setopt(t->curl, CURLOPT_USE_SSL, (long)CURLUSESSL_ALL);
 		bad |= curl_easy_setopt(t->curl, CURLOPT_FTPSSLAUTH,
 					(long)CURLFTPAUTH_TLS);
-		if (port && atoi(port) != PORT_FTPS) {
-			bad |= curl_url_set(parsed, CURLUPART_SCHEME, "ftp", 0);
-			allowed = redirects = "ftp";
-		}
 	} else if (!strcmp(scheme, "sftp")) {
 		t->protocol = PROTOCOL_SFTP;
 	} else if (!strncmp(scheme, "http", 4)) {
@@ -435,30 +437,22 @@ static int setup_scheme(struct transfer *t, CURLU *parsed)
 	}
 	bad |= curl_easy_setopt(t->curl, CURLOPT_PROTOCOLS_STR, allowed);
 	bad |= curl_easy_setopt(t->curl, CURLOPT_REDIR_PROTOCOLS_STR, redirects);
-	return bad ? -ENOMEM : 0;
+	return bad;
 }
 
-static int transfer_setup(struct transfer *t, CURLU *parsed, struct curl_slist *headers)
+static int transfer_setup(struct transfer *t, struct curl_slist *headers)
 {
-	int r = setup_scheme(t, parsed);
-
-	if (r < 0)
-		return r;
-	r = append_path(parsed, t->path);
-	if (r < 0)
-		return r;
-	if (setup_common(t) || setup_tls(t) || setup_credential(t) ||
-	    setup_protocol(t, headers) ||
-	    curl_easy_setopt(t->curl, CURLOPT_CURLU, parsed) != CURLE_OK)
-		return -ENOMEM;
-	return 0;
+	return setup_scheme(t) || setup_url(t) || setup_common(t) || setup_tls(t) ||
+			       setup_credential(t) || setup_protocol(t, headers)
+		       ? -ENOMEM
+		       : 0;
 }
 
 static int host_key_error(struct transfer *t, struct error *err)
 {
 	const char *file = t->options->known_hosts;
 
-	if (!t->key_line[0])
+	if (!t->key_line)
 		return origin_error(err, -EPERM, t->url, t->path,
 				    "the server's host key is not known");
 	if (t->key_changed)
@@ -568,27 +562,24 @@ static int transfer_error(struct transfer *t, CURLcode result, struct error *err
 			    t->detail[0] ? t->detail : curl_easy_strerror(result));
 }
 
+/* HTTP 416: there is nothing behind the offset. It is the file's end, or not our file. */
+static int http_end(struct transfer *t, struct error *err)
+{
+	if (!t->has_total || t->total != t->offset)
+		return origin_error(err, -ESPIPE, t->url, t->path,
+				    "the server cannot resume there");
+	if (t->ret_size)
+		*t->ret_size = t->total;
+	return 0;
+}
+
 /* libcurl is content; whether the file is whole is seen here. */
 static int transfer_finish(struct transfer *t, struct error *err)
 {
-	long status = 0;
-	int r = 0;
+	/* Without a byte behind an offset: libcurl compared the offset with the size. */
+	bool at_end = !t->begun && t->offset > 0 && t->protocol != PROTOCOL_HTTP;
 
-	curl_easy_getinfo(t->curl, CURLINFO_RESPONSE_CODE, &status);
-	if (t->protocol == PROTOCOL_HTTP && status == 416) {
-		/* There is nothing behind the offset. */
-		if (!t->has_total || t->total != t->offset)
-			return origin_error(err, -ESPIPE, t->url, t->path,
-					    "the server cannot resume there");
-		t->at = t->size = t->offset;
-		t->size_known = t->begun = true;
-	} else if (!t->begun && t->offset > 0 && t->protocol != PROTOCOL_HTTP) {
-		t->size = t->offset; /* libcurl compared it with SIZE */
-		t->size_known = t->begun = true;
-	} else if (!t->begun) {
-		r = transfer_begin(t);
-	}
-	if (r < 0)
+	if (!t->begun && !at_end && transfer_begin(t) < 0)
 		return transfer_error(t, CURLE_OK, err);
 	if (t->size_known && t->at < t->size)
 		return origin_error(err, -ECONNRESET, t->url, t->path,
@@ -601,12 +592,17 @@ static int transfer_finish(struct transfer *t, struct error *err)
 static int transfer_run(struct transfer *t, struct error *err)
 {
 	CURLcode result;
+	long status = 0;
 
 	pace_begin(&t->pace, t->options->connect_timeout_ms,
 		   t->options->stall_timeout_ms);
 	result = curl_easy_perform(t->curl);
 	if (t->sink_failed)
 		return t->failed;
+	curl_easy_getinfo(t->curl, CURLINFO_RESPONSE_CODE, &status);
+	if (t->protocol == PROTOCOL_HTTP && status == 416 && t->offset > 0 &&
+	    (result == CURLE_OK || result == CURLE_HTTP_RETURNED_ERROR))
+		return http_end(t, err);
 	if (t->failed || result != CURLE_OK)
 		return transfer_error(t, result, err);
 	return transfer_finish(t, err);
@@ -619,7 +615,6 @@ int origin_curl_read(const char *url, const char *path, uint64_t offset,
 {
 	cleanup(curl_slist_free_all_ptr) struct curl_slist *headers =
 		curl_slist_append(NULL, "Accept-Encoding: identity");
-	cleanup(curl_url_cleanup_ptr) CURLU *parsed = NULL;
 	cleanup(curl_easy_cleanup_ptr) CURL *curl = curl_easy_init();
 	struct transfer transfer = {
 		.url = url,
@@ -640,11 +635,13 @@ int origin_curl_read(const char *url, const char *path, uint64_t offset,
 				    "the file is larger than allowed");
 	if (!curl || !headers)
 		return error_set(err, -ENOMEM, "out of memory");
-	r = origin_url_parse(url, &parsed, err);
+	r = origin_parse(url, &transfer.server, err);
 	if (r < 0)
 		return r;
-	r = transfer_setup(&transfer, parsed, headers);
+	r = transfer_setup(&transfer, headers);
 	if (r < 0)
 		return origin_error(err, r, url, path, "cannot set up the transfer");
-	return transfer_run(&transfer, err);
+	r = transfer_run(&transfer, err);
+	free(transfer.key_line);
+	return r;
 }

@@ -19,21 +19,19 @@
 
 #define READ_SIZE (512 * 1024)
 
-DEFINE_CLEANUP(CURLU, curl_url_cleanup)
-
 static int folder_of(const char *url, char **ret, struct error *err)
 {
-	cleanup(curl_url_cleanup_ptr) CURLU *parsed = NULL;
+	struct url parsed;
 	char *folder;
 	int r;
 
 	if (url[0] == '/') {
 		folder = strdup(url);
 	} else {
-		r = origin_url_parse(url, &parsed, err);
+		r = origin_parse(url, &parsed, err);
 		if (r < 0)
 			return r;
-		folder = origin_url_part(parsed, CURLUPART_PATH);
+		folder = origin_folder(parsed.path);
 	}
 	if (!folder)
 		return error_set(err, -ENOMEM, "out of memory");

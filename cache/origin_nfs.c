@@ -29,12 +29,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define READ_SIZE    (512u * 1024)
-#define READ_DEPTH   4    /* reads under way at once */
-#define POLL_MS      500  /* at most, so that the pace is looked at */
-#define CLOSE_MS     1000 /* for a good-bye */
-#define VERSION_3    3
-#define VERSION_4    4
+#define READ_SIZE     (512u * 1024)
+#define READ_DEPTH    4    /* reads under way at once */
+#define POLL_MS       500  /* at most, so that the pace is looked at */
+#define CLOSE_MS      1000 /* for a good-bye */
+#define VERSION_3     3
+#define VERSION_4     4
 #define VERIFIER_SIZE 8
 
 /* One read under way. libnfs may call back until its context is gone. */
@@ -59,8 +59,7 @@ struct reader {
 	const char *url;
 	const char *path;
 	const struct origin_options *options;
-	char *host;
-	char *port; /* NULL: found by NFS itself */
+	struct url server; /* its port 0: found by NFS itself */
 	char *export;
 
 	struct nfs_context *nfs;
@@ -71,8 +70,6 @@ struct reader {
 	bool mounted;
 	struct error *err;
 };
-
-DEFINE_CLEANUP(CURLU, curl_url_cleanup)
 
 static int reader_error(struct reader *r, int code, const char *what)
 {
@@ -136,8 +133,6 @@ static void reader_free(struct reader *r)
 	reader_disconnect(r);
 	for (size_t i = 0; i < READ_DEPTH; i++)
 		free(r->slots[i].buffer);
-	free(r->host);
-	free(r->port);
 	free(r->export);
 	free(r);
 }
@@ -201,9 +196,9 @@ static int set_port(struct reader *r)
 	char text[64];
 	struct nfs_url *parsed;
 
-	if (!r->port)
+	if (!r->server.port)
 		return 0;
-	snprintf(text, sizeof(text), "nfs://h/?nfsport=%d", atoi(r->port));
+	snprintf(text, sizeof(text), "nfs://h/?nfsport=%u", r->server.port);
 	parsed = nfs_parse_url_incomplete(r->nfs, text);
 	if (!parsed)
 		return -ENOMEM;
@@ -269,7 +264,7 @@ static int mount_versions(struct reader *r, const char *address)
 	struct error first, second, *err = r->err;
 	int e, e3;
 
-	if (r->port)
+	if (r->server.port)
 		return reader_mount(r, address, VERSION_4);
 	r->err = &first;
 	e = reader_mount(r, address, VERSION_4);
@@ -285,6 +280,11 @@ static int mount_versions(struct reader *r, const char *address)
 	return error_set(err, first.code, "%s", first.text);
 }
 
+struct lookup {
+	struct gaicb request;
+	char name[NI_MAXHOST];
+};
+
 /* getaddrinfo(3) with a deadline. Where the look-up cannot be cancelled, it is left to
  * itself with its memory: the job ends soon. */
 static int resolve(const char *host, uint64_t limit_ms, struct addrinfo **ret)
@@ -294,27 +294,30 @@ static int resolve(const char *host, uint64_t limit_ms, struct addrinfo **ret)
 		.tv_sec = (time_t)(limit_ms / 1000),
 		.tv_nsec = (long)(limit_ms % 1000) * 1000000,
 	};
-	struct gaicb *request = calloc(1, sizeof(*request)), *list[1] = {request};
+	struct lookup *lookup = calloc(1, sizeof(*lookup));
+	struct gaicb *list[1];
 	int r;
 
-	if (!request)
+	if (!lookup)
 		return EAI_MEMORY;
-	request->ar_name = host;
-	request->ar_request = &hints;
+	snprintf(lookup->name, sizeof(lookup->name), "%s", host);
+	lookup->request.ar_name = lookup->name;
+	lookup->request.ar_request = &hints;
+	list[0] = &lookup->request;
 	r = getaddrinfo_a(GAI_NOWAIT, list, 1, NULL);
 	if (r) {
-		free(request);
+		free(lookup);
 		return r;
 	}
 	do
 		r = gai_suspend((const struct gaicb *const *)list, 1, &limit);
 	while (r == EAI_INTR);
-	if (r == EAI_AGAIN && gai_cancel(request) == EAI_NOTCANCELED)
+	if (r == EAI_AGAIN && gai_cancel(list[0]) == EAI_NOTCANCELED)
 		return EAI_AGAIN;
-	r = gai_error(request);
+	r = gai_error(list[0]);
 	if (r == 0)
-		*ret = request->ar_result;
-	free(request);
+		*ret = list[0]->ar_result;
+	free(lookup);
 	return r;
 }
 DEFINE_CLEANUP(struct addrinfo, freeaddrinfo)
@@ -322,13 +325,13 @@ DEFINE_CLEANUP(struct addrinfo, freeaddrinfo)
 static int reader_connect(struct reader *r)
 {
 	cleanup(freeaddrinfo_ptr) struct addrinfo *found = NULL;
-	int e = resolve(r->host, r->options->connect_timeout_ms, &found);
+	int e = resolve(r->server.host, r->options->connect_timeout_ms, &found);
 
 	if (e == EAI_MEMORY)
 		return error_set(r->err, -ENOMEM, "out of memory");
 	if (e)
 		return origin_error(r->err, -EHOSTUNREACH, r->url, r->path,
-				    "cannot find the host '%s': %s", r->host,
+				    "cannot find the host '%s': %s", r->server.host,
 				    gai_strerror(e));
 	for (struct addrinfo *at = found; at; at = at->ai_next) {
 		char address[NI_MAXHOST];
@@ -337,8 +340,8 @@ static int reader_connect(struct reader *r)
 				NULL, 0, NI_NUMERICHOST);
 		if (e)
 			return origin_error(r->err, -EHOSTUNREACH, r->url, r->path,
-					    "cannot use an address of '%s': %s", r->host,
-					    gai_strerror(e));
+					    "cannot use an address of '%s': %s",
+					    r->server.host, gai_strerror(e));
 		reader_disconnect(r);
 		e = mount_versions(r, address);
 		if (e != -EHOSTUNREACH)
@@ -515,8 +518,7 @@ static int reader_judge(struct reader *r, const struct nfs_stat_64 *stat, uint64
 
 static bool same_state(const struct nfs_stat_64 *left, const struct nfs_stat_64 *right)
 {
-	return left->nfs_size == right->nfs_size &&
-	       left->nfs_mtime == right->nfs_mtime &&
+	return left->nfs_size == right->nfs_size && left->nfs_mtime == right->nfs_mtime &&
 	       left->nfs_mtime_nsec == right->nfs_mtime_nsec;
 }
 
@@ -545,11 +547,21 @@ static int reader_read(struct reader *r, uint64_t offset, uint64_t size_max,
 	return 0;
 }
 
+/* "[::1]" is how a URL writes an address, "::1" how the resolver does. */
+static void host_normalise(char *host)
+{
+	size_t size = strlen(host);
+
+	if (size < 2 || host[0] != '[')
+		return;
+	memmove(host, host + 1, size - 2);
+	host[size - 2] = '\0';
+}
+
 static int reader_new(const char *url, const char *path,
 		      const struct origin_options *options, struct error *err,
 		      struct reader **ret)
 {
-	cleanup(curl_url_cleanup_ptr) CURLU *parsed = NULL;
 	cleanup(reader_free_ptr) struct reader *r = calloc(1, sizeof(*r));
 	int e;
 
@@ -559,13 +571,12 @@ static int reader_new(const char *url, const char *path,
 	r->path = path;
 	r->options = options;
 	r->err = err;
-	e = origin_url_parse(url, &parsed, err);
+	e = origin_parse(url, &r->server, err);
 	if (e < 0)
 		return e;
-	r->host = origin_url_part(parsed, CURLUPART_HOST);
-	r->port = origin_url_part(parsed, CURLUPART_PORT);
-	r->export = origin_url_part(parsed, CURLUPART_PATH);
-	if (!r->host || !r->export)
+	host_normalise(r->server.host);
+	r->export = origin_folder(r->server.path);
+	if (!r->export)
 		return error_set(err, -ENOMEM, "out of memory");
 	for (size_t i = 0; i < READ_DEPTH; i++) {
 		r->slots[i].buffer = malloc(READ_SIZE);
@@ -574,21 +585,6 @@ static int reader_new(const char *url, const char *path,
 	}
 	*ret = take_ptr(r);
 	return 0;
-}
-
-/* "[::1]" is how a URL writes an address, "::1" how the resolver does; "/export/" and
- * "/export" are one. */
-static void reader_normalise(struct reader *r)
-{
-	size_t size = strlen(r->host);
-
-	if (size > 2 && r->host[0] == '[' && r->host[size - 1] == ']') {
-		memmove(r->host, r->host + 1, size - 2);
-		r->host[size - 2] = '\0';
-	}
-	size = strlen(r->export);
-	while (size > 1 && r->export[size - 1] == '/')
-		r->export[--size] = '\0';
 }
 
 int origin_nfs_read(const char *url, const char *path, uint64_t offset, uint64_t size_max,
@@ -600,7 +596,6 @@ int origin_nfs_read(const char *url, const char *path, uint64_t offset, uint64_t
 
 	if (e < 0)
 		return e;
-	reader_normalise(r);
 	e = reader_connect(r);
 	if (e < 0)
 		return e;

@@ -5,23 +5,22 @@
 #pragma once
 
 #include "error.h"
-
-#include <curl/curl.h>
-
-/**
- * origin_url_parse() - take a URL apart, with the checks of origin_url_check()
- * @ret: to be freed with curl_url_cleanup(); untouched on failure
- */
-int origin_url_parse(const char *url, CURLU **ret, struct error *err);
+#include "url.h"
 
 /**
- * origin_url_part() - one part, percent-decoded; NULL when it is not there
- * Return: to be freed with free().
+ * origin_parse() - url_parse() with an error text that tells which origin
+ * Return: 0 or -EINVAL.
  */
-char *origin_url_part(CURLU *parsed, CURLUPart part);
+int origin_parse(const char *url, struct url *ret, struct error *err);
 
 /**
- * origin_error() - "cannot read 'URL/PATH': reason"; returns @code
+ * origin_folder() - a URL's path with its escapes resolved
+ * @path: as in struct url, or an absolute path without escapes' meaning; without slashes
+ *        at its end in the result, but for "/" alone; "" gives "/"
+ * Return: to be freed with free(); NULL when out of memory or an escape is %00.
  */
+char *origin_folder(const char *path);
+
+/** origin_error() - "cannot read 'URL/PATH': reason"; returns @code */
 int origin_error(struct error *err, int code, const char *url, const char *path,
 		 const char *format, ...) __attribute__((format(printf, 5, 6)));
