@@ -298,52 +298,60 @@ static int settle_pack(struct store *store, int fd, const char *temporary,
 	return 0;
 }
 
-static int adopt(struct store *store, int fd, const char *temporary,
-		 const struct pack_key *key, struct version *version,
-		 struct change_list *changes, struct error *err)
+static int pack_enter(struct store *store, int fd, const struct pack_key *key,
+		      struct version *version, struct error *err)
 {
 	struct pack *pack;
 	struct stat st;
-	int r = settle_pack(store, fd, temporary, key, err);
+	int r;
 
-	if (r < 0)
-		return r;
 	if (fstat(fd, &st) < 0 || pack_set_add(store->packs, key) < 0)
 		return error_set(err, -ENOMEM, "not enough memory");
 	pack = pack_set_get(store->packs, key->id);
 	r = pack_load(pack, err);
-	if (r == 0) {
-		version->pack = key->id;
-		version->first_node = key->first_node;
-		version->node_count = key->node_count;
-		version->stored_bytes = (uint64_t)st.st_blocks * 512;
-		r = catalog_add_version(store->catalog, version, key,
-					(uint64_t)st.st_blocks * 512, pack->meta.deps,
-					pack->meta.dep_count, changes, err);
-	}
 	pack_unref(pack);
+	version->pack = key->id;
+	version->first_node = key->first_node;
+	version->node_count = key->node_count;
+	version->stored_bytes = (uint64_t)st.st_blocks * 512;
 	return r;
 }
 
 int store_adopt(struct store *store, int fd, const char *temporary,
-		const struct version *version, uint64_t unpacked,
-		struct change_list *changes, struct error *err)
+		struct version *version, struct error *err)
 {
-	struct version complete = *version;
 	struct pack_key key;
-	bool unhidden;
 	int r = header_complete(store, fd, version, &key, err);
 
 	if (r < 0)
 		return r;
-	complete.unpacked_bytes = unpacked;
-	complete.imported_ns = clock_wall_ns();
-	r = adopt(store, fd, temporary, &key, &complete, changes, err);
-	/* Nobody has seen the pack, or a hidden version of the same content came back. */
-	unhidden = r == 0 && changes->count > 0 && changes->changes[0].pack != key.id &&
-		   changes->changes[0].kind == CHANGE_VERSION;
-	if (r < 0 || unhidden)
+	r = settle_pack(store, fd, temporary, &key, err);
+	if (r == 0)
+		r = pack_enter(store, fd, &key, version, err);
+	if (r < 0)
 		store_unlink_pack(store, key.id);
+	return r;
+}
+
+int store_add(struct store *store, const struct version *version,
+	      struct change_list *changes, struct error *err)
+{
+	struct pack *pack = pack_set_get(store->packs, version->pack);
+	bool used = false;
+	int r;
+
+	if (!pack)
+		return error_set(err, -ENOENT, "pack %llu is gone",
+				 (unsigned long long)version->pack);
+	r = catalog_add_version(store->catalog, version, &pack->key,
+				version->stored_bytes, pack->meta.deps,
+				pack->meta.dep_count, changes, err);
+	pack_unref(pack);
+	for (size_t i = 0; i < changes->count; i++)
+		used |= changes->changes[i].kind == CHANGE_VERSION &&
+			changes->changes[i].pack == version->pack;
+	if (r < 0 || !used)
+		store_unlink_pack(store, version->pack);
 	return r;
 }
 

@@ -48,23 +48,27 @@ const char *store_path(const struct store *store, const char *name,
 		       char text[static 4096]);
 
 /**
- * store_adopt() - a finished pack becomes a version
+ * store_adopt() - put a finished pack into its place, durable but not yet visible
  * @fd:        the pack, complete but for its ids; the header is written here
- * @temporary: its name in tmp/; renamed on success
- * @version:   app, name, sha256, package_bytes, verified, origin, imported_by; the counts
- *             are read from the pack
- * @unpacked:  bytes of all its files
+ * @temporary: its name in tmp/
+ * @version:   app, name, sha256, package_bytes, origin are the caller's; pack, node range
+ *             and stored_bytes are filled
  *
- * Nothing in the pack is believed: all of it is checked as at every load. One syncfs(2),
- * then the catalog's transaction: a power cut leaves all of it or nothing (I9). The
- * caller holds the right to change the catalog.
+ * Nothing in the pack is believed: all of it is checked as at every load. One syncfs(2);
+ * blocks for as long as that takes. A power cut before store_add() leaves nothing (I9).
  *
- * Return: 0; -EBADMSG the pack is not right; what catalog_add_version() and the disk
- * give.
+ * Return: 0; -EBADMSG the pack is not right; what the disk gives.
  */
 int store_adopt(struct store *store, int fd, const char *temporary,
-		const struct version *version, uint64_t unpacked,
-		struct change_list *changes, struct error *err);
+		struct version *version, struct error *err);
+
+/**
+ * store_add() - make an adopted pack a version
+ * Return: as catalog_add_version(); on failure, or where a hidden version of this content
+ * came back instead, the pack is removed again.
+ */
+int store_add(struct store *store, const struct version *version,
+	      struct change_list *changes, struct error *err);
 
 /**
  * store_index() - bring index.db up to date with the packs
@@ -92,8 +96,9 @@ struct partial {
 	int64_t mtime_ns;
 };
 
-#define PARTIAL_KEPT_NS (7LL * 24 * 3600 * 1000000000) /* then gc and a start remove it \
-							*/
+#define PARTIAL_KEPT_NS                                                 \
+	(7LL * 24 * 3600 * 1000000000) /* then gc and a start remove it \
+					*/
 
 /** store_partials() - what lies in partial/; malloc()ed, the caller's */
 int store_partials(const struct store *store, struct partial **ret, size_t *ret_count,

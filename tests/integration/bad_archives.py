@@ -284,7 +284,7 @@ add("block-device", tar(header(b"dev/sda", kind=b"4", device=(8, 0))), REFUSED,
     "'dev/sda' is a block device")
 add("fifo", tar(header(b"pipe", kind=b"6")), REFUSED, "'pipe' is a fifo")
 for _kind, _text in [(b"D", "incremental"), (b"M", "volume"), (b"N", "long-name"),
-                     (b"V", "volume"), (b"Z", "unknown type 'z'")]:
+                     (b"V", "volume"), (b"Z", "unknown type: type 'z'")]:
     add(f"type-{_kind.decode()}", tar(header(b"odd", kind=_kind, magic=b"ustar  \0"),
                                       file(b"f")), REFUSED, _text)
 add("type-contiguous", tar(file(b"f", b"x", kind=b"7")), ACCEPTED)
@@ -408,7 +408,7 @@ add("pax-global-comment", tar(pax([(b"comment", b"0123456789abcdef")], kind=b"g"
 add("pax-global-path", tar(pax([(b"path", b"g")], kind=b"g"), file(b"f", b"x")), REFUSED,
     "global")
 add("many-special-headers", tar(*[pax([(b"comment", b"c")], kind=b"g")] * 100, file(b"f")),
-    REFUSED, "'")
+    REFUSED, "special headers")
 add("size-negative", tar(header(b"f", size_field=b"\xff" * 11 + b"\xf0")), REFUSED, "damaged")
 add("size-not-a-number", tar(header(b"f", size_field=b"12 garbage!\0")), REFUSED, "damaged")
 
@@ -456,7 +456,8 @@ add("sparse-map-beyond-the-data",
     tar(gnu_sparse_old(b"s", [(0, 512), (4096, 5120)], 300000, noise(1024))), REFUSED,
     "sparse")
 add("sparse-map-shorter-than-the-data",
-    tar(gnu_sparse_old(b"s", [(0, 512)], 300000, noise(1024)), file(b"f")), REFUSED, "'s'")
+    tar(gnu_sparse_old(b"s", [(0, 512)], 300000, noise(1024)), file(b"f")), REFUSED,
+    "'s' has a damaged sparse map")
 add("sparse-map-beyond-the-size",
     tar(gnu_sparse_old(b"s", [(0, 512), (400000, 512)], 300000, noise(1024))), REFUSED,
     "sparse")
@@ -746,7 +747,8 @@ refused_zip("latin1-name", zip_of([("cafX", b"x", 0)]).replace(b"cafX", b"caf\xe
 refused_zip("nul-in-name", zip_of([("caXX", b"x", 0)]).replace(b"caXX", b"ca\0X"), "nul")
 refused_zip("device", zip_of([("dev", b"", stat.S_IFCHR | 0o600)]), "device")
 refused_zip("socket", zip_of([("sock", b"", stat.S_IFSOCK | 0o600)]), "socket")
-refused_zip("fifo", zip_of([("pipe", b"", stat.S_IFIFO | 0o600)]), "fifo")
+# Info-ZIP marks what it read from a pipe as one; libarchive makes a file of it.
+accepted_zip("fifo", zip_of([("pipe", b"x", stat.S_IFIFO | 0o600)]))
 refused_zip("directory-with-data", zip_of([("d/", b"data", stat.S_IFDIR | 0o755)]),
             "with data")
 refused_zip("encrypted", both_flags(ZIP, 2, 1), "encrypted")
@@ -758,10 +760,11 @@ refused_zip("overlap", zip_overlap, "overlap")
 refused_zip("hidden-entry", zip_hidden_entry, "")
 refused_zip("gap", lambda: zip_moved(LOCAL + bytes(96)), "")
 refused_zip("prefix", zip_with_prefix, "not a package format")
-refused_zip("directory-shorter", zip_shorter_directory, "disagree")
+refused_zip("directory-shorter", zip_shorter_directory, "does not name")
 refused_zip("trailing-garbage", ZIP + b"garbage", "end of the")
 refused_zip("trailing-zeros", ZIP + bytes(100), "end of the")
-refused_zip("two-ends", ZIP[:-2] + struct.pack("<H", 22) + ZIP[-22:], "end of the")
+refused_zip("two-ends", ZIP[:-2] + struct.pack("<H", 22) + ZIP[-22:],
+            "end record")
 refused_zip("cut", ZIP[:-100], "end of the")
 refused_zip("cut-half", ZIP[:len(ZIP) // 2], "end of the")
 refused_zip("cut-minus-1", ZIP[:-1], "end of the")

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * decompress.h - a file's content as a stream of bytes whose end is known for certain
+ *
+ * gzip, bzip2, xz, zstd, or none of them; by the file's first bytes, not by its name.
+ * Every member, stream or frame of the compressor is unpacked, each with its own checksum
+ * verified. The end of the stream is the end of the file: what follows the last member
+ * and is not another one is refused, and so is a file that ends inside one.
+ *
+ * The libraries are used directly. libarchive 3.6's own filters do not do: gzip's CRC is
+ * not checked, bytes after the last member are left unread by gzip, bzip2 and xz, and xz
+ * may take 1 GiB of memory.
+ */
+#pragma once
+
+#include "error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define DECOMPRESS_ZSTD_WINDOW_LOG 27             /* 128 MiB */
+#define DECOMPRESS_XZ_MEMORY       (256ull << 20) /* bytes */
+
+struct decompressor;
+
+/**
+ * decompressor_open() - begin to unpack a file
+ * @fd: readable, borrowed; read with pread(2) from offset 0 to its present end
+ *
+ * Return: 0; -ENOMEM; the negative errno of fstat(2) or pread(2).
+ */
+int decompressor_open(int fd, struct decompressor **ret, struct error *err);
+
+/**
+ * decompressor_read() - the next bytes of the stream
+ * @ret_data: belongs to the decompressor until the next call
+ * @ret_size: bytes; the whole of an internal buffer of 64 KiB except at the end
+ *
+ * Return: 1; 0 at the end, when the file's last byte was read and found right; -EBADMSG
+ * when it is damaged, cut off, followed by something else or needs too much memory;
+ * -ENOMEM; the negative errno of pread(2). After a failure: the same failure again.
+ */
+int decompressor_read(struct decompressor *d, const void **ret_data, size_t *ret_size,
+		      struct error *err);
+
+/** decompressor_is_plain() - whether the file was packed with none of the compressors */
+bool decompressor_is_plain(const struct decompressor *d);
+
+/** decompressor_consumed() - bytes of the file that were read */
+uint64_t decompressor_consumed(const struct decompressor *d);
+
+/** decompressor_free() - NULL is allowed */
+void decompressor_free(struct decompressor *d);

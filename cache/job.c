@@ -1,0 +1,595 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "job.h"
+
+#include "cleanup.h"
+#include "clock.h"
+#include "digest.h"
+#include "fd.h"
+#include "fetch.h"
+#include "import.h"
+#include "store.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <locale.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define PROGRESS_EVERY_MS 200
+#define PACKAGE_SIZE_MAX  (1ULL << 42) /* 4 TiB: beyond it a server is lying */
+#define BAD_FILES_TOLD    100
+#define READ_SIZE         (1024 * 1024)
+
+struct job {
+	json_t *request;
+	struct store *store;
+	uint64_t told_ms; /* when progress was told last */
+	char stage[32];
+};
+
+static void json_free(json_t **json)
+{
+	json_decref(*json);
+}
+
+json_t *job_request(const char *kind, const char *app, const char *version,
+		    const struct config *config, uint64_t reserve, const char *sha256)
+{
+	const struct app_config *exceptions = config_app(config, app);
+	json_t *origins = json_array();
+
+	for (char **origin = exceptions->origins; *origin; origin++)
+		json_array_append_new(origins, json_string(*origin));
+	return json_pack(
+		"{s:s, s:s, s:s?, s:s?, s:s, s:o, s:b, s:b, s:I, s:I, s:I, s:I, s:s, s:s,"
+		" s:s?, s:I, s:I}",
+		"kind", kind, "app", app, "version", version, "sha256", sha256, "store",
+		config->store, "origins", origins, "verify", exceptions->verify,
+		"contained", exceptions->contained, "uid", (json_int_t)exceptions->uid,
+		"gid", (json_int_t)exceptions->gid, "unpack_limit",
+		(json_int_t)exceptions->unpack_limit, "reserve", (json_int_t)reserve,
+		"credentials", config->credentials, "known_hosts", config->known_hosts,
+		"ca_file", config->ca_file, "connect_timeout_ms",
+		(json_int_t)config->connect_timeout_ms, "stall_timeout_ms",
+		(json_int_t)config->stall_timeout_ms);
+}
+
+static const char *text_of(const struct job *job, const char *key)
+{
+	return json_string_value(json_object_get(job->request, key));
+}
+
+static uint64_t number_of(const struct job *job, const char *key)
+{
+	return (uint64_t)json_integer_value(json_object_get(job->request, key));
+}
+
+/* One line to the daemon; when it is gone nobody needs us. */
+static void tell(json_t *message)
+{
+	char *line =
+		message ? json_dumps(message, JSON_COMPACT | JSON_ENSURE_ASCII) : NULL;
+	size_t size = line ? strlen(line) : 0;
+
+	json_decref(message);
+	if (!line)
+		_exit(1);
+	line[size] = '\n';
+	if (fd_write_all(JOB_SOCKET_FD, line, size + 1) < 0)
+		_exit(1);
+	free(line);
+}
+
+/* Text of others may hold anything; JSON holds UTF-8 only. */
+static json_t *safe_string(const char *text)
+{
+	json_t *string = json_string(text);
+
+	if (!string) {
+		cleanup(free_ptr) char *copy = strdup(text);
+
+		for (char *c = copy; c && *c; c++)
+			if ((unsigned char)*c >= 0x80)
+				*c = '?';
+		string = json_string(copy ? copy : "");
+	}
+	return string;
+}
+
+static void on_progress(void *context, const char *stage, uint64_t bytes, uint64_t total,
+			const char *source)
+{
+	struct job *job = context;
+	uint64_t now_ms = clock_monotonic_ms();
+
+	if (!strcmp(stage, job->stage) && now_ms - job->told_ms < PROGRESS_EVERY_MS)
+		return;
+	snprintf(job->stage, sizeof(job->stage), "%s", stage);
+	job->told_ms = now_ms;
+	tell(json_pack("{s:{s:s, s:I, s:I, s:s?}}", "progress", "stage", stage, "bytes",
+		       (json_int_t)bytes, "total", (json_int_t)total, "source", source));
+}
+
+static void on_unpack(void *context, uint64_t bytes, uint64_t total)
+{
+	on_progress(context, "unpack", bytes, total, NULL);
+}
+
+static void on_warning(void *context, const char *text)
+{
+	tell(json_pack("{s:o}", "warning", safe_string(text)));
+}
+
+static void on_origin(void *context, const char *url, const struct error *err)
+{
+	tell(json_pack("{s:{s:s, s:o}}", "origin", "url", url, "error",
+		       err ? safe_string(err->text) : json_null()));
+}
+
+static void policy_of(const struct job *job, struct import_request *ret)
+{
+	ret->policy = (struct manifest_policy){
+		.uid = (uid_t)number_of(job, "uid"),
+		.gid = (gid_t)number_of(job, "gid"),
+		.contained = json_is_true(json_object_get(job->request, "contained")),
+	};
+	ret->unpack_limit = number_of(job, "unpack_limit");
+	ret->reserve_bytes = number_of(job, "reserve");
+	ret->pack_fd = JOB_PACK_FD;
+}
+
+static json_t *result_of(const char *version, const unsigned char *sha256, uint64_t size,
+			 const struct import_result *imported)
+{
+	char text[SHA256_TEXT_SIZE];
+
+	return json_pack("{s:b, s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "changed", 1,
+			 "version", version, "sha256", sha256_format(sha256, text),
+			 "package_bytes", (json_int_t)size, "files",
+			 (json_int_t)imported->files, "unpacked_bytes",
+			 (json_int_t)imported->unpacked, "stored_bytes",
+			 (json_int_t)imported->stored, "shared_files",
+			 (json_int_t)imported->shared);
+}
+
+static int import_from(struct job *job, int fd, uint64_t size, const char *version,
+		       const unsigned char *sha256, json_t **ret, struct error *err)
+{
+	struct import_watch watch = {on_unpack, on_warning, job};
+	struct import_request request = {.archive_fd = fd, .archive_size = size};
+	struct import_result imported;
+	int r;
+
+	policy_of(job, &request);
+	r = import_package(job->store, &request, &watch, &imported, err);
+	if (r == 0)
+		*ret = result_of(version, sha256, size, &imported);
+	return r;
+}
+
+static char **strings_of(const json_t *array)
+{
+	char **strings = calloc(json_array_size(array) + 1, sizeof(*strings));
+
+	for (size_t i = 0; strings && i < json_array_size(array); i++)
+		strings[i] = (char *)json_string_value(json_array_get(array, i));
+	return strings;
+}
+
+/* Whether the version is known, and under which sum. 1, 0 or a negative errno. */
+static int known_version(struct job *job, const char *version, struct version *ret)
+{
+	int r = catalog_find(job->store->catalog, text_of(job, "app"), version, ret,
+			     NULL);
+
+	return r == 0 ? 1 : r == -ENOENT ? 0 : r;
+}
+
+/* A version never changes: what the origin lists must be what we know by that name. */
+static int compare_known(struct job *job, const struct sums_entry *entry, json_t **ret,
+			 struct error *err)
+{
+	char ours[SHA256_TEXT_SIZE], theirs[SHA256_TEXT_SIZE];
+	struct version known;
+	int r = known_version(job, entry->version, &known);
+
+	if (r <= 0)
+		return r;
+	if (memcmp(known.sha256, entry->sha256, SHA256_SIZE))
+		return error_set(err, -EEXIST,
+				 "version '%s' of '%s' is known with other content: here "
+				 "sha256 %s, at the origin %s; a version never changes, "
+				 "publish a new one",
+				 entry->version, known.app,
+				 sha256_format(known.sha256, ours),
+				 sha256_format(entry->sha256, theirs));
+	if (known.state == VERSION_PRESENT)
+		*ret = json_pack("{s:b, s:s}", "changed", 0, "version", entry->version);
+	return 0;
+}
+
+/* Before the download: which version is meant, and whether it is one that we know. */
+static int fetch_prepare(struct job *job, struct fetch_request *request,
+			 const struct fetch_watch *watch, struct sums *sums, json_t **ret,
+			 struct error *err)
+{
+	const struct sums_entry *entry;
+	const char *origin;
+	struct error why = {0};
+	struct version known;
+	int here = request->version ? known_version(job, request->version, &known) : 0;
+	int r;
+
+	if (here < 0 || (request->version && here == 0))
+		return here;
+	r = fetch_sums(request, watch, sums, &origin, &why);
+	if (r < 0 && request->version && here > 0 && known.state == VERSION_PRESENT) {
+		on_warning(job, why.text);
+		*ret = json_pack("{s:b, s:s}", "changed", 0, "version", request->version);
+		return 0;
+	}
+	if (r < 0)
+		return request->version && !request->verify
+			       ? 0
+			       : error_set(err, r, "%s", why.text);
+	entry = request->version ? sums_find(sums, request->version)
+				 : fetch_choose(sums, request->skip);
+	if (!entry && request->version)
+		return 0;
+	if (!entry)
+		return error_set(
+			err, -ENOENT,
+			"the origin lists no version of '%s' that is neither bad nor "
+			"a pre-release: name the version to fetch",
+			request->app);
+	request->version = entry->version;
+	tell(json_pack("{s:s}", "version", entry->version));
+	return compare_known(job, entry, ret, err);
+}
+
+static int fetch_and_import(struct job *job, const struct fetch_request *request,
+			    const struct fetch_watch *watch, json_t **ret,
+			    struct error *err)
+{
+	cleanup(fetch_result_done) struct fetch_result fetched = {.fd = -1};
+	int r = fetch_package(request, watch, &fetched, err);
+
+	if (r < 0)
+		return r;
+	r = import_from(job, fetched.fd, fetched.size, fetched.version, fetched.sha256,
+			ret, err);
+	if (r < 0)
+		return r;
+	json_object_set_new(*ret, "resumed_bytes",
+			    json_integer((json_int_t)fetched.resumed));
+	json_object_set_new(*ret, "file", json_string(fetched.file));
+	json_object_set_new(*ret, "origin", json_string(fetched.origin));
+	json_object_set_new(*ret, "verified",
+			    json_string(fetched.listed ? "sha256sums" : "off"));
+	return 0;
+}
+
+static void skip_free(char ***skip)
+{
+	free(*skip);
+}
+
+static int job_fetch(struct job *job, json_t **ret, struct error *err)
+{
+	cleanup(skip_free) char **origins =
+		strings_of(json_object_get(job->request, "origins"));
+	cleanup(skip_free) char **skip = NULL;
+	cleanup(sums_done) struct sums sums = {0};
+	struct fetch_watch watch = {on_progress, on_origin, on_warning, job};
+	char partial_dir[4096];
+	struct fetch_request request = {
+		.app = text_of(job, "app"),
+		.version = text_of(job, "version"),
+		.origins = origins,
+		.verify = json_is_true(json_object_get(job->request, "verify")),
+		.partial_dir = store_path(job->store, "partial", partial_dir),
+		.reserve_bytes = number_of(job, "reserve"),
+		.size_max = PACKAGE_SIZE_MAX,
+		.credentials = text_of(job, "credentials"),
+		.known_hosts = text_of(job, "known_hosts"),
+		.ca_file = text_of(job, "ca_file"),
+		.connect_timeout_ms = number_of(job, "connect_timeout_ms"),
+		.stall_timeout_ms = number_of(job, "stall_timeout_ms"),
+	};
+	int r;
+
+	if (!origins)
+		return error_set(err, -ENOMEM, "not enough memory");
+	r = catalog_bad_versions(job->store->catalog, request.app, &skip, err);
+	if (r < 0)
+		return r;
+	request.skip = skip;
+	r = fetch_prepare(job, &request, &watch, &sums, ret, err);
+	if (r < 0 || *ret)
+		return r;
+	return fetch_and_import(job, &request, &watch, ret, err);
+}
+
+static int hash_file(struct job *job, int fd, uint64_t size,
+		     unsigned char ret[static SHA256_SIZE], struct error *err)
+{
+	cleanup(free_ptr) char *buffer = malloc(READ_SIZE);
+	struct sha256 *sum = sha256_new();
+	int r = 0;
+
+	if (!buffer || !sum)
+		r = -ENOMEM;
+	for (uint64_t at = 0; r == 0 && at < size; at += READ_SIZE) {
+		size_t n = size - at < READ_SIZE ? (size_t)(size - at) : READ_SIZE;
+
+		r = fd_pread_all(fd, buffer, n, at);
+		if (r == 0)
+			sha256_update(sum, buffer, n);
+		on_progress(job, "checksums", at + n, size, NULL);
+	}
+	if (r == 0)
+		sha256_final(sum, ret);
+	sha256_free(sum);
+	return r < 0 ? error_set(err, r, "cannot read the package: %s", strerror(-r)) : 0;
+}
+
+static int job_import(struct job *job, json_t **ret, struct error *err)
+{
+	const char *expected = text_of(job, "sha256");
+	unsigned char sha256[SHA256_SIZE];
+	char text[SHA256_TEXT_SIZE];
+	struct stat st;
+	int r;
+
+	if (fstat(JOB_ARCHIVE_FD, &st) < 0)
+		return error_set(err, -errno, "cannot look at the package: %s",
+				 strerror(errno));
+	if (!S_ISREG(st.st_mode))
+		return error_set(err, -EINVAL, "the package is not a regular file");
+	r = hash_file(job, JOB_ARCHIVE_FD, (uint64_t)st.st_size, sha256, err);
+	if (r < 0)
+		return r;
+	sha256_format(sha256, text);
+	if (expected && strcasecmp(expected, text))
+		return error_set(err, -EBADMSG,
+				 "the package has sha256 %s, not %s as was asked for",
+				 text, expected);
+	r = import_from(job, JOB_ARCHIVE_FD, (uint64_t)st.st_size,
+			text_of(job, "version"), sha256, ret, err);
+	if (r == 0)
+		json_object_set_new(*ret, "verified",
+				    json_string(expected ? "sha256" : "off"));
+	return r;
+}
+
+/* A verification: each file of each version is read whole and compared. */
+struct verify {
+	struct job *job;
+	json_t *bad;
+	uint64_t versions, files, bytes, bad_count, total;
+	char *buffer; /* PACK_READ_BUFFER bytes */
+};
+
+static void verify_tell(struct verify *v, const char *version, const char *path,
+			const char *problem)
+{
+	if (v->bad_count++ >= BAD_FILES_TOLD)
+		return;
+	json_array_append_new(v->bad,
+			      json_pack("{s:s, s:o, s:s}", "version", version, "path",
+					safe_string(path), "problem", problem));
+}
+
+static int verify_body(struct verify *v, const struct pack *pack, uint32_t node)
+{
+	const struct pack *holder;
+	const void *data;
+	uint32_t object;
+	size_t size;
+	uint64_t at = 0;
+	int r;
+
+	if (node >= pack->meta.node_count)
+		return -EBADMSG;
+	r = pack_node_object(pack, node, &holder, &object);
+	while (r == 0) {
+		r = pack_read_object(holder, object, at, PACK_READ_MAX, true, v->buffer,
+				     &data, &size);
+		if (r < 0 || size == 0)
+			break;
+		at += size;
+		v->bytes += size;
+		on_progress(v->job, "verify", v->bytes, v->total, NULL);
+	}
+	return r;
+}
+
+static void entry_path(const struct pack *pack, uint32_t dir, const char *name,
+		       char path[static PACK_PATH_MAX + 1])
+{
+	const struct pack_meta *meta = &pack->meta;
+	size_t at = PACK_PATH_MAX, size = strlen(name);
+
+	path[at] = '\0';
+	at -= size;
+	memcpy(path + at, name, size);
+	while (dir != 0) {
+		const struct pack_dir *parent = &meta->dirs[meta->dirs[dir].parent];
+
+		for (uint32_t i = 0; i < parent->entry_count; i++) {
+			const struct pack_entry *entry =
+				&meta->entries[parent->first_entry + i];
+
+			if (entry->type != DT_DIR || entry->index != dir ||
+			    at < entry->name_size + 1u)
+				continue;
+			path[--at] = '/';
+			at -= entry->name_size;
+			memcpy(path + at, meta->names + entry->name_offset,
+			       entry->name_size);
+			break;
+		}
+		dir = meta->dirs[dir].parent;
+	}
+	memmove(path, path + at, PACK_PATH_MAX + 1 - at);
+}
+
+static void verify_entry(struct verify *v, const struct pack *pack, const char *version,
+			 uint32_t dir, const struct pack_entry *entry)
+{
+	const struct pack *holder = pack;
+	char path[PACK_PATH_MAX + 1];
+	int r = 0;
+
+	if (entry->type == DT_DIR)
+		return;
+	if (entry->dep) {
+		holder = pack->deps[entry->dep - 1];
+		r = pack_load(pack->deps[entry->dep - 1], NULL);
+	}
+	v->files++;
+	if (r == 0)
+		r = verify_body(v, holder, entry->index);
+	if (r == 0)
+		return;
+	entry_path(pack, dir, pack->meta.names + entry->name_offset, path);
+	verify_tell(v, version, path, "the stored bytes are not the ones imported");
+}
+
+static int verify_version(void *context, const struct version *version)
+{
+	struct verify *v = context;
+	const char *wanted = text_of(v->job, "version");
+	struct error why = {0};
+	struct pack *pack;
+	int r;
+
+	if (version->state != VERSION_PRESENT ||
+	    (wanted && strcmp(wanted, version->name)))
+		return 0;
+	v->versions++;
+	pack = pack_set_get(v->job->store->packs, version->pack);
+	r = pack ? pack_load(pack, &why) : -ENOENT;
+	if (r < 0) {
+		verify_tell(v, version->name, "",
+			    pack ? why.text : "its pack is missing");
+		pack_unref(pack);
+		return 0;
+	}
+	for (uint32_t dir = 0; dir < pack->meta.dir_count; dir++) {
+		const struct pack_dir *record = &pack->meta.dirs[dir];
+
+		for (uint32_t i = 0; i < record->entry_count; i++)
+			verify_entry(v, pack, version->name, dir,
+				     &pack->meta.entries[record->first_entry + i]);
+	}
+	pack_unref(pack);
+	return 0;
+}
+
+static int add_total(void *context, const struct version *version)
+{
+	struct verify *v = context;
+	const char *wanted = text_of(v->job, "version");
+
+	if (!wanted || !strcmp(wanted, version->name))
+		v->total += version->unpacked_bytes;
+	return 0;
+}
+
+static int job_verify(struct job *job, json_t **ret, struct error *err)
+{
+	const char *app = text_of(job, "app"), *version = text_of(job, "version");
+	cleanup(free_ptr) char *buffer = malloc(PACK_READ_BUFFER);
+	struct verify v = {.job = job, .bad = json_array(), .buffer = buffer};
+	struct version known;
+	int r = version ? catalog_find(job->store->catalog, app, version, &known, err)
+			: 0;
+
+	if (!buffer || !v.bad)
+		r = error_set(err, -ENOMEM, "not enough memory");
+	if (r == 0)
+		r = catalog_each_version(job->store->catalog, app, add_total, &v, err);
+	if (r == 0)
+		r = catalog_each_version(job->store->catalog, app, verify_version, &v,
+					 err);
+	if (r < 0) {
+		json_decref(v.bad);
+		return r;
+	}
+	*ret = json_pack("{s:b, s:I, s:I, s:I, s:o}", "changed", 1, "versions",
+			 (json_int_t)v.versions, "files", (json_int_t)v.files, "bytes",
+			 (json_int_t)v.bytes, "bad", v.bad);
+	if (v.bad_count == 0)
+		return 0;
+	return error_set(
+		err, -EBADMSG,
+		"%llu of %llu files of '%s' are damaged on this disk: remove the "
+		"version and fetch it again",
+		(unsigned long long)v.bad_count, (unsigned long long)v.files, app);
+}
+
+static int job_run(struct job *job, json_t **ret, struct error *err)
+{
+	const char *kind = text_of(job, "kind");
+	int r = store_open(text_of(job, "store"), false, &job->store, err);
+
+	if (r < 0)
+		return r;
+	if (!strcmp(kind, "fetch"))
+		return job_fetch(job, ret, err);
+	if (!strcmp(kind, "import"))
+		return job_import(job, ret, err);
+	return job_verify(job, ret, err);
+}
+
+/* The first line of the socket. */
+static json_t *request_read(void)
+{
+	cleanup(free_ptr) char *line = calloc(1, JOB_LINE_MAX + 1);
+	size_t size = 0;
+
+	while (line && size < JOB_LINE_MAX) {
+		ssize_t n = read(JOB_SOCKET_FD, line + size, JOB_LINE_MAX - size);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return NULL;
+		size += (size_t)n;
+		if (line[size - 1] == '\n')
+			return json_loadb(line, size, 0, NULL);
+	}
+	return NULL;
+}
+
+int job_main(void)
+{
+	struct job job = {0};
+	cleanup(json_free) json_t *result = NULL;
+	struct error err = {0};
+	int r;
+
+	/* With the daemon gone nobody could adopt what we make. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	signal(SIGPIPE, SIG_IGN);
+	setlocale(LC_ALL, "C.UTF-8");
+	job.request = request_read();
+	if (!job.request || !text_of(&job, "kind") || !text_of(&job, "app") ||
+	    !text_of(&job, "store"))
+		return 1;
+	r = job_run(&job, &result, &err);
+	if (r < 0)
+		tell(json_pack("{s:{s:i, s:o}}", "error", "code", r, "text",
+			       safe_string(err.text)));
+	if (result)
+		tell(json_pack("{s:O}", "result", result));
+	store_close(job.store);
+	json_decref(job.request);
+	return r < 0 ? 1 : 0;
+}

@@ -1,0 +1,474 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Keeps I1 (a callback reads memory and local blobs) and the kernel's half of I4 (after a
+ * notification returns nobody sees the old state).
+ *
+ * Each callback is decode, call the view, reply once. No lock is held at the reply. Ids
+ * never mean anything else later (I2), so FORGET has nothing to do.
+ */
+#define FUSE_USE_VERSION 317
+
+#include "apps.h"
+
+#include "cleanup.h"
+#include "log.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fuse_lowlevel.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#define THREADS    4
+#define FOREVER    ((double)INT_MAX) /* seconds: nothing changes without a notification */
+#define READ_AHEAD 1024              /* KiB; 128 is the kernel's default */
+#define LIST_MAX   (128 * 1024)      /* bytes of one reply to readdir */
+#define BACKGROUND 64                /* requests that the kernel sends ahead */
+
+struct apps {
+	struct view *view;
+	const struct mount *mount;
+	struct fuse_session *session;
+	pthread_t threads[THREADS];
+	size_t thread_count;
+	struct apps_counters counters;
+	_Atomic uint64_t space_total, space_free;
+};
+
+/* Reply buffers: one a thread, made once and touched, so that no reply waits for memory.
+ */
+static __thread char *read_buffer;
+static __thread char *list_buffer;
+
+const char *apps_request_name(enum apps_request kind)
+{
+	static const char *const names[] = {
+		"lookup",  "getattr",     "readlink", "read",
+		"readdir", "readdirplus", "forget",   "other",
+	};
+
+	return names[kind];
+}
+
+static struct apps *apps_of(fuse_req_t req, enum apps_request kind)
+{
+	struct apps *apps = fuse_req_userdata(req);
+
+	atomic_fetch_add_explicit(&apps->counters.requests[kind], 1,
+				  memory_order_relaxed);
+	return apps;
+}
+
+static void to_stat(const struct pack_stat *from, struct stat *to)
+{
+	*to = (struct stat){
+		.st_ino = from->node,
+		.st_mode = from->mode,
+		.st_nlink = from->nlink,
+		.st_uid = from->uid,
+		.st_gid = from->gid,
+		.st_size = (off_t)from->size,
+		.st_blocks = (blkcnt_t)from->blocks,
+		.st_blksize = 4096,
+		.st_mtim = {from->mtime_s, from->mtime_ns},
+		.st_atim = {from->mtime_s, from->mtime_ns},
+		.st_ctim = {from->mtime_s, from->mtime_ns},
+	};
+}
+
+static void to_entry(const struct pack_stat *from, struct fuse_entry_param *to)
+{
+	*to = (struct fuse_entry_param){
+		.ino = from->node,
+		.attr_timeout = FOREVER,
+		.entry_timeout = FOREVER,
+	};
+	to_stat(from, &to->attr);
+}
+
+static void on_init(void *userdata, struct fuse_conn_info *conn)
+{
+	fuse_unset_feature_flag(conn, FUSE_CAP_READDIRPLUS_AUTO);
+	fuse_unset_feature_flag(conn, FUSE_CAP_SPLICE_READ);
+	fuse_unset_feature_flag(conn, FUSE_CAP_SPLICE_WRITE);
+	fuse_unset_feature_flag(conn, FUSE_CAP_SPLICE_MOVE);
+	fuse_set_feature_flag(conn, FUSE_CAP_READDIRPLUS);
+	fuse_set_feature_flag(conn, FUSE_CAP_CACHE_SYMLINKS);
+	fuse_set_feature_flag(conn, FUSE_CAP_NO_OPEN_SUPPORT);
+	fuse_set_feature_flag(conn, FUSE_CAP_NO_OPENDIR_SUPPORT);
+	fuse_set_feature_flag(conn, FUSE_CAP_AUTO_INVAL_DATA);
+	fuse_set_feature_flag(conn, FUSE_CAP_PARALLEL_DIROPS);
+	fuse_set_feature_flag(conn, FUSE_CAP_ASYNC_READ);
+	conn->max_background = BACKGROUND;
+	conn->congestion_threshold = BACKGROUND * 3 / 4;
+	conn->max_readahead = READ_AHEAD * 1024;
+}
+
+static void on_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct apps *apps = apps_of(req, REQUEST_LOOKUP);
+	struct fuse_entry_param entry = {.entry_timeout = FOREVER};
+	struct pack_stat stat;
+	int r = view_lookup(apps->view, parent, name, &stat);
+
+	/* A name that is not there is remembered too: entry.ino is 0. */
+	if (r == 0)
+		to_entry(&stat, &entry);
+	if (r == 0 || r == -ENOENT)
+		fuse_reply_entry(req, &entry);
+	else
+		fuse_reply_err(req, -r);
+}
+
+static void on_getattr(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *file)
+{
+	struct apps *apps = apps_of(req, REQUEST_GETATTR);
+	struct pack_stat from;
+	struct stat stat;
+	int r = view_stat(apps->view, node, &from);
+
+	if (r < 0) {
+		fuse_reply_err(req, -r);
+		return;
+	}
+	to_stat(&from, &stat);
+	fuse_reply_attr(req, &stat, FOREVER);
+}
+
+static void on_readlink(fuse_req_t req, fuse_ino_t node)
+{
+	struct apps *apps = apps_of(req, REQUEST_READLINK);
+	char target[PACK_PATH_MAX + 1];
+	const void *data;
+	size_t size;
+	int r = view_read(apps->view, node, 0, PACK_PATH_MAX, read_buffer, &data, &size);
+
+	if (r < 0) {
+		fuse_reply_err(req, -r);
+		return;
+	}
+	memcpy(target, data, size);
+	target[size] = '\0';
+	fuse_reply_readlink(req, target);
+}
+
+static void on_open(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *file)
+{
+	apps_of(req, REQUEST_OTHER);
+	fuse_reply_err(req,
+		       ENOSYS); /* the kernel never asks again, and keeps its caches */
+}
+
+static void on_read(fuse_req_t req, fuse_ino_t node, size_t size, off_t offset,
+		    struct fuse_file_info *file)
+{
+	struct apps *apps = apps_of(req, REQUEST_READ);
+	const void *data;
+	size_t got;
+	int r = view_read(apps->view, node, (uint64_t)offset, size, read_buffer, &data,
+			  &got);
+
+	if (r < 0) {
+		fuse_reply_err(req, -r);
+		return;
+	}
+	atomic_fetch_add_explicit(&apps->counters.read_bytes, got, memory_order_relaxed);
+	fuse_reply_buf(req, data, got);
+}
+
+/* A listing that grows until the kernel's buffer is full. */
+struct listing {
+	fuse_req_t req;
+	size_t size, room;
+	bool plus;
+};
+
+static bool list_entry(void *context, const struct view_entry *entry)
+{
+	struct listing *listing = context;
+	struct fuse_entry_param param = {0};
+	char *to = list_buffer + listing->size;
+	size_t room = listing->room - listing->size, needed;
+
+	/* Without attributes param.ino is 0: the kernel takes the name and asks when it
+	 * needs more. */
+	if (entry->has_stat)
+		to_entry(&entry->stat, &param);
+	param.attr.st_ino = entry->node;
+	if (!entry->has_stat)
+		param.attr.st_mode = DTTOIF(entry->type);
+	if (listing->plus)
+		needed = fuse_add_direntry_plus(listing->req, to, room, entry->name,
+						&param, (off_t)entry->next);
+	else
+		needed = fuse_add_direntry(listing->req, to, room, entry->name,
+					   &param.attr, (off_t)entry->next);
+	if (needed > room)
+		return false;
+	listing->size += needed;
+	return true;
+}
+
+static void list(fuse_req_t req, struct apps *apps, fuse_ino_t node, size_t size,
+		 off_t offset, bool plus)
+{
+	struct listing listing = {
+		.req = req,
+		.room = size < LIST_MAX ? size : LIST_MAX,
+		.plus = plus,
+	};
+	int r = view_list(apps->view, node, (uint64_t)offset, plus, list_entry, &listing);
+
+	if (r < 0)
+		fuse_reply_err(req, -r);
+	else
+		fuse_reply_buf(req, list_buffer, listing.size);
+}
+
+static void on_readdir(fuse_req_t req, fuse_ino_t node, size_t size, off_t offset,
+		       struct fuse_file_info *file)
+{
+	list(req, apps_of(req, REQUEST_READDIR), node, size, offset, false);
+}
+
+static void on_readdirplus(fuse_req_t req, fuse_ino_t node, size_t size, off_t offset,
+			   struct fuse_file_info *file)
+{
+	list(req, apps_of(req, REQUEST_READDIRPLUS), node, size, offset, true);
+}
+
+static void on_forget(fuse_req_t req, fuse_ino_t node, uint64_t count)
+{
+	apps_of(req, REQUEST_FORGET);
+	fuse_reply_none(req);
+}
+
+static void on_forget_multi(fuse_req_t req, size_t count,
+			    struct fuse_forget_data *forgets)
+{
+	apps_of(req, REQUEST_FORGET);
+	fuse_reply_none(req);
+}
+
+static void on_statfs(fuse_req_t req, fuse_ino_t node)
+{
+	struct apps *apps = apps_of(req, REQUEST_OTHER);
+	struct statvfs st = {
+		.f_bsize = 4096,
+		.f_frsize = 4096,
+		.f_blocks = atomic_load(&apps->space_total) / 4096,
+		.f_bfree = atomic_load(&apps->space_free) / 4096,
+		.f_bavail = atomic_load(&apps->space_free) / 4096,
+		.f_namemax = PACK_COMPONENT_MAX,
+	};
+
+	fuse_reply_statfs(req, &st);
+}
+
+/* Whatever changes something is refused by the kernel with EROFS: the mount is read-only,
+ * so there are no operations for it. */
+static const struct fuse_lowlevel_ops operations = {
+	.init = on_init,
+	.lookup = on_lookup,
+	.getattr = on_getattr,
+	.readlink = on_readlink,
+	.open = on_open,
+	.opendir = on_open,
+	.read = on_read,
+	.readdir = on_readdir,
+	.readdirplus = on_readdirplus,
+	.forget = on_forget,
+	.forget_multi = on_forget_multi,
+	.statfs = on_statfs,
+};
+
+static void *serve(void *context)
+{
+	struct apps *apps = context;
+	struct fuse_buf request = {0};
+
+	read_buffer = malloc(PACK_READ_BUFFER);
+	list_buffer = malloc(LIST_MAX);
+	if (read_buffer && list_buffer) {
+		memset(read_buffer, 0, PACK_READ_BUFFER);
+		memset(list_buffer, 0, LIST_MAX);
+	}
+	while (read_buffer && list_buffer && !fuse_session_exited(apps->session)) {
+		int r = fuse_session_receive_buf(apps->session, &request);
+
+		if (r == -EINTR || r == -EAGAIN)
+			continue;
+		if (r <= 0)
+			break; /* unmounted */
+		fuse_session_process_buf(apps->session, &request);
+	}
+	free(request.mem);
+	free(read_buffer);
+	free(list_buffer);
+	return NULL;
+}
+
+static int session_make(struct apps *apps, struct error *err)
+{
+	char name[] = "deployfsd", path[32];
+	char *argv[] = {name, NULL};
+	struct fuse_args args = FUSE_ARGS_INIT(1, argv);
+
+	apps->session = fuse_session_new(&args, &operations, sizeof(operations), apps);
+	fuse_opt_free_args(&args);
+	if (!apps->session)
+		return error_set(err, -EIO, "libfuse refused to make a session");
+	/* The mount is ours already: libfuse takes the descriptor and leaves the rest
+	 * alone. */
+	snprintf(path, sizeof(path), "/dev/fd/%d", apps->mount->fd);
+	if (fuse_session_mount(apps->session, path) != 0)
+		return error_set(err, -EIO, "libfuse refused the descriptor");
+	return 0;
+}
+
+static void threads_join(struct apps *apps)
+{
+	for (size_t i = 0; i < apps->thread_count; i++)
+		pthread_join(apps->threads[i], NULL);
+	apps->thread_count = 0;
+}
+
+static int threads_start(struct apps *apps, struct error *err)
+{
+	while (apps->thread_count < THREADS) {
+		int r = pthread_create(&apps->threads[apps->thread_count], NULL, serve,
+				       apps);
+
+		if (r)
+			return error_set(err, -r, "cannot start a thread: %s",
+					 strerror(r));
+		apps->thread_count++;
+	}
+	return 0;
+}
+
+int apps_start(const struct mount *mount, struct view *view, struct apps **ret,
+	       struct error *err)
+{
+	struct apps *apps = calloc(1, sizeof(*apps));
+	struct stat st;
+	int r;
+
+	if (!apps)
+		return error_set(err, -ENOMEM, "not enough memory");
+	apps->mount = mount;
+	apps->view = view;
+	r = session_make(apps, err);
+	if (r == 0)
+		r = threads_start(apps, err);
+	/* The first request through the mount: INIT has been answered before it. */
+	if (r == 0 && stat(mount->apps, &st) < 0)
+		r = error_set(err, -errno, "the new mount '%s' does not answer: %s",
+			      mount->apps, strerror(errno));
+	if (r < 0) {
+		/* Threads end with the unmount, which is the caller's. */
+		if (apps->thread_count == 0) {
+			if (apps->session)
+				fuse_session_destroy(apps->session);
+			free(apps);
+		} else {
+			*ret = apps;
+		}
+		return r;
+	}
+	mount_read_ahead(mount, READ_AHEAD);
+	*ret = apps;
+	return 0;
+}
+
+void apps_stop(struct apps *apps)
+{
+	if (!apps)
+		return;
+	fuse_session_exit(apps->session);
+	threads_join(apps);
+	fuse_session_destroy(apps->session);
+	free(apps);
+}
+
+static void forget_name(struct apps *apps, uint64_t dir, const char *name)
+{
+	/* -ENOENT: the kernel knows no such name. Fine: the call has waited for listings
+	 * that were under way in this directory, which is what it is for. */
+	fuse_lowlevel_notify_inval_entry(apps->session, dir, name, strlen(name));
+	fuse_lowlevel_notify_inval_inode(apps->session, dir, 0, 0);
+}
+
+void apps_notify(struct apps *apps, const struct change *change)
+{
+	switch (change->kind) {
+	case CHANGE_APP:
+		forget_name(apps, VIEW_ROOT, change->app);
+		break;
+	case CHANGE_VERSION:
+	case CHANGE_LINK:
+	case CHANGE_LINK_GONE:
+		forget_name(apps, change->app_node, change->name);
+		break;
+	case CHANGE_TEXT:
+		forget_name(apps, VIEW_STATUS, change->name);
+		break;
+	case CHANGE_VERSION_GONE:
+		/* Not inval_entry: that would detach what is mounted below a directory in
+		 * use. */
+		fuse_lowlevel_notify_expire_entry(apps->session, change->app_node,
+						  change->name, strlen(change->name));
+		fuse_lowlevel_notify_inval_inode(apps->session, change->app_node, 0, 0);
+		break;
+	}
+}
+
+/* Names directly below a hidden version: their dentries would keep its root in memory. */
+struct children {
+	struct apps *apps;
+	uint64_t root;
+};
+
+static bool forget_child(void *context, const struct view_entry *entry)
+{
+	struct children *children = context;
+
+	if (strcmp(entry->name, ".") && strcmp(entry->name, ".."))
+		fuse_lowlevel_notify_inval_entry(children->apps->session, children->root,
+						 entry->name, strlen(entry->name));
+	return true;
+}
+
+int apps_held(struct apps *apps, const struct change *change)
+{
+	struct children children = {apps, change->node};
+	char path[PATH_MAX];
+	struct stat st;
+
+	apps_notify(apps, change);
+	/* One look-up of the expired name: the answer "not there" lets the kernel drop
+	 * it. */
+	snprintf(path, sizeof(path), "%s/%s/%s", apps->mount->apps, change->app,
+		 change->name);
+	if (lstat(path, &st) == 0)
+		return 1;
+	view_list(apps->view, change->node, 0, false, forget_child, &children);
+	return fuse_lowlevel_notify_inval_inode(apps->session, change->node, -1, 0) !=
+	       -ENOENT;
+}
+
+void apps_set_space(struct apps *apps, uint64_t total, uint64_t free)
+{
+	atomic_store(&apps->space_total, total);
+	atomic_store(&apps->space_free, free);
+}
+
+const struct apps_counters *apps_counters(const struct apps *apps)
+{
+	return &apps->counters;
+}

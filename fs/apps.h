@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * apps.h - FUSE 1: the kernel's requests for apps/, answered from the view
+ *
+ * open and opendir are answered with ENOSYS and everything lives in the kernel's caches
+ * without limit: the warm path costs no request at all. So every change is followed by
+ * notifications, in apps_notify().
+ */
+#pragma once
+
+#include "catalog.h"
+#include "error.h"
+#include "mount.h"
+#include "view.h"
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+enum apps_request {
+	REQUEST_LOOKUP,
+	REQUEST_GETATTR,
+	REQUEST_READLINK,
+	REQUEST_READ,
+	REQUEST_READDIR,
+	REQUEST_READDIRPLUS,
+	REQUEST_FORGET,
+	REQUEST_OTHER, /* open, opendir, statfs, flush, what is answered once with ENOSYS
+			*/
+	REQUEST_KINDS
+};
+
+/** apps_request_name() - "lookup", … */
+const char *apps_request_name(enum apps_request kind);
+
+struct apps_counters {
+	_Atomic uint64_t requests[REQUEST_KINDS];
+	_Atomic uint64_t read_bytes;
+};
+
+struct apps;
+
+/**
+ * apps_start() - begin to serve a mounted file system
+ * @mount, @view: borrowed
+ * Returns when threads serve it. Return: 0; a negative errno.
+ */
+int apps_start(const struct mount *mount, struct view *view, struct apps **ret,
+	       struct error *err);
+
+/** apps_stop() - after the unmount: waits for the threads and frees. NULL is allowed. */
+void apps_stop(struct apps *apps);
+
+/**
+ * apps_notify() - make the kernel forget what a change has made wrong
+ *
+ * The view must show the change already. When it returns, no path walk on the machine
+ * sees the old state (I4). Waits for look-ups in flight in the same directory: call it
+ * without any lock, and never from a thread that serves requests.
+ */
+void apps_notify(struct apps *apps, const struct change *change);
+
+/**
+ * apps_held() - whether the kernel or a process still uses a version that the view hides
+ * @change: the CHANGE_VERSION_GONE that hid it
+ *
+ * Exact for open files, mappings, working directories and bind mounts (I10); look-up
+ * counts would drift. As apps_notify() never from a thread that serves.
+ *
+ * Return: 1 held; 0 nobody holds anything in it.
+ */
+int apps_held(struct apps *apps, const struct change *change);
+
+/** apps_set_space() - what statfs(2) answers: bytes */
+void apps_set_space(struct apps *apps, uint64_t total, uint64_t free);
+
+/** apps_counters() - live; read with relaxed loads */
+const struct apps_counters *apps_counters(const struct apps *apps);

@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "holders.h"
+
+#include "cleanup.h"
+#include "fd.h"
+#include "mountinfo.h"
+
+#include <dirent.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#define TOLD_MAX 10
+#define IDS_MAX  256
+
+static void dir_close(DIR **dir)
+{
+	if (*dir)
+		closedir(*dir);
+}
+
+/* Call @each for every process but ourselves. */
+static void each_process(void (*each)(void *context, pid_t pid), void *context)
+{
+	cleanup(dir_close) DIR *proc = opendir("/proc");
+	struct dirent *entry;
+
+	while (proc && (entry = readdir(proc))) {
+		pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
+
+		if (pid > 0 && pid != getpid())
+			each(context, pid);
+	}
+}
+
+/* The first line of /proc/PID/NAME. */
+static void proc_line(pid_t pid, const char *name, char *text, size_t size)
+{
+	cleanup(free_ptr) char *content = NULL;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
+	text[0] = '\0';
+	if (file_read(path, 1 << 20, &content, NULL) == 0)
+		snprintf(text, size, "%.*s", (int)strcspn(content, "\n"), content);
+}
+
+/* The 64 hexadecimal digits that Docker, containerd and podman put into the cgroup's
+ * path. */
+static bool container_of(pid_t pid, char id[static 13])
+{
+	cleanup(free_ptr) char *content = NULL;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/cgroup", (int)pid);
+	if (file_read(path, 1 << 20, &content, NULL) < 0)
+		return false;
+	for (const char *at = content; *at; at++) {
+		size_t digits = strspn(at, "0123456789abcdef");
+
+		if (digits == 64) {
+			snprintf(id, 13, "%.12s", at);
+			return true;
+		}
+		if (digits > 0)
+			at += digits - 1;
+	}
+	return false;
+}
+
+static void tell(char *text, size_t size, size_t told, pid_t pid, const char *how)
+{
+	char name[64], id[13], where[40] = "";
+	size_t at = strlen(text);
+
+	if (told >= TOLD_MAX)
+		return;
+	proc_line(pid, "comm", name, sizeof(name));
+	if (container_of(pid, id))
+		snprintf(where, sizeof(where), " in container %s", id);
+	snprintf(text + at, size - at, "%spid %d (%s)%s: %s", at ? "; " : "", (int)pid,
+		 name, where, how);
+}
+
+/* The mounts of one process that show the file system. */
+struct mounts {
+	dev_t device;
+	unsigned ids[IDS_MAX];
+	char *points[IDS_MAX];
+	size_t count;
+};
+
+static bool mounts_add(void *context, const struct mountinfo *info)
+{
+	struct mounts *mounts = context;
+
+	if (info->device == mounts->device && mounts->count < IDS_MAX) {
+		mounts->ids[mounts->count] = info->id;
+		mounts->points[mounts->count++] = strdup(info->point);
+	}
+	return true;
+}
+
+static void mounts_done(struct mounts *mounts)
+{
+	for (size_t i = 0; i < mounts->count; i++)
+		free(mounts->points[i]);
+}
+
+static bool below(const struct mounts *mounts, const char *path)
+{
+	for (size_t i = 0; i < mounts->count; i++) {
+		size_t size = mounts->points[i] ? strlen(mounts->points[i]) : 0;
+
+		if (size && !strncmp(path, mounts->points[i], size) &&
+		    (path[size] == '/' || path[size] == '\0'))
+			return true;
+	}
+	return false;
+}
+
+static bool link_below(pid_t pid, const char *name, const struct mounts *mounts)
+{
+	char path[64], target[4096];
+	ssize_t size;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
+	size = readlink(path, target, sizeof(target) - 1);
+	if (size <= 0)
+		return false;
+	target[size] = '\0';
+	return below(mounts, target);
+}
+
+/* An open file is told by the mount id in fdinfo: right in any namespace, and it touches
+ * nothing. */
+static bool has_open(pid_t pid, const struct mounts *mounts)
+{
+	char path[64];
+	struct dirent *entry;
+	cleanup(dir_close) DIR *dir = NULL;
+
+	snprintf(path, sizeof(path), "/proc/%d/fdinfo", (int)pid);
+	dir = opendir(path);
+	while (dir && (entry = readdir(dir))) {
+		cleanup(free_ptr) char *content = NULL;
+		char name[320];
+		const char *at;
+		unsigned id;
+
+		snprintf(name, sizeof(name), "%s/%s", path, entry->d_name);
+		if (entry->d_name[0] == '.' ||
+		    file_read(name, 1 << 16, &content, NULL) < 0)
+			continue;
+		at = strstr(content, "mnt_id:");
+		id = at ? (unsigned)strtoul(at + 7, NULL, 10) : 0;
+		for (size_t i = 0; id && i < mounts->count; i++)
+			if (mounts->ids[i] == id)
+				return true;
+	}
+	return false;
+}
+
+static bool has_mapped(pid_t pid, dev_t device)
+{
+	cleanup(free_ptr) char *content = NULL;
+	char path[64], wanted[32], *rest = NULL;
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
+	snprintf(wanted, sizeof(wanted), " %02x:%02x ", major(device), minor(device));
+	if (file_read(path, 64 << 20, &content, NULL) < 0)
+		return false;
+	for (char *line = strtok_r(content, "\n", &rest); line;
+	     line = strtok_r(NULL, "\n", &rest))
+		if (strstr(line, wanted))
+			return true;
+	return false;
+}
+
+struct search {
+	dev_t device;
+	unsigned group;
+	char *text;
+	size_t size, count;
+	ino_t namespaces[IDS_MAX];
+	size_t namespace_count;
+};
+
+static const char *how_held(pid_t pid, const struct mounts *mounts, dev_t device)
+{
+	if (link_below(pid, "cwd", mounts))
+		return "working directory";
+	if (link_below(pid, "exe", mounts))
+		return "running program";
+	if (link_below(pid, "root", mounts))
+		return "root directory";
+	if (has_open(pid, mounts))
+		return "open file";
+	if (has_mapped(pid, device))
+		return "mapped file";
+	return NULL;
+}
+
+static void look_at(void *context, pid_t pid)
+{
+	struct search *search = context;
+	cleanup(mounts_done) struct mounts mounts = {.device = search->device};
+	const char *how;
+
+	if (mountinfo_each(pid, mounts_add, &mounts) < 0)
+		return;
+	how = how_held(pid, &mounts, search->device);
+	if (how)
+		tell(search->text, search->size, search->count++, pid, how);
+}
+
+size_t holders_find(dev_t device, char *text, size_t size)
+{
+	struct search search = {.device = device, .text = text, .size = size};
+
+	text[0] = '\0';
+	each_process(look_at, &search);
+	return search.count;
+}
+
+/* Whether the mount namespace of a process is one that was not looked at before. */
+static bool namespace_new(struct search *search, pid_t pid)
+{
+	char path[64];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/mnt", (int)pid);
+	if (stat(path, &st) < 0)
+		return false;
+	for (size_t i = 0; i < search->namespace_count; i++)
+		if (search->namespaces[i] == st.st_ino)
+			return false;
+	if (search->namespace_count < IDS_MAX)
+		search->namespaces[search->namespace_count++] = st.st_ino;
+	return true;
+}
+
+struct part {
+	dev_t device;
+	char point[512];
+};
+
+static bool find_part(void *context, const struct mountinfo *info)
+{
+	struct part *part = context;
+
+	if (info->device != part->device || !strcmp(info->root, "/"))
+		return true;
+	snprintf(part->point, sizeof(part->point), "'%.200s' bound at '%.200s'",
+		 info->root, info->point);
+	return false;
+}
+
+static void look_for_part(void *context, pid_t pid)
+{
+	struct search *search = context;
+	struct part part = {.device = search->device};
+
+	if (!namespace_new(search, pid))
+		return;
+	mountinfo_each(pid, find_part, &part);
+	if (part.point[0])
+		tell(search->text, search->size, search->count++, pid, part.point);
+}
+
+size_t holders_binds(dev_t device, char *text, size_t size)
+{
+	struct search search = {.device = device, .text = text, .size = size};
+
+	text[0] = '\0';
+	each_process(look_for_part, &search);
+	return search.count;
+}
+
+struct group {
+	unsigned id;
+	size_t members;
+};
+
+static bool count_members(void *context, const struct mountinfo *info)
+{
+	struct group *group = context;
+
+	group->members += info->master == group->id || info->shared == group->id;
+	return true;
+}
+
+static void look_for_slaves(void *context, pid_t pid)
+{
+	struct search *search = context;
+	struct group group = {.id = search->group};
+
+	if (!namespace_new(search, pid))
+		return;
+	mountinfo_each(pid, count_members, &group);
+	search->count += group.members;
+}
+
+bool holders_slaves(unsigned group)
+{
+	struct search search = {.group = group};
+	struct group own = {.id = group};
+	struct stat st;
+
+	/* Our own namespace: the mount itself is one member. */
+	if (stat("/proc/self/ns/mnt", &st) == 0)
+		search.namespaces[search.namespace_count++] = st.st_ino;
+	mountinfo_each(0, count_members, &own);
+	each_process(look_for_slaves, &search);
+	return search.count > 0 || own.members > 1;
+}

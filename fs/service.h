@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * service.h - what the daemon does when it is asked to: the store, the mount and the jobs
+ * together
+ *
+ * A change is: the catalog's transaction, then the view, both under one lock so that all
+ * agree on their order; then, without it, the notifications; then the reply (I4).
+ */
+#pragma once
+
+#include "apps.h"
+#include "config.h"
+#include "error.h"
+#include "mount.h"
+#include "space.h"
+#include "store.h"
+#include "view.h"
+
+#include <jansson.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct jobs;
+struct origins;
+
+struct service {
+	struct store *store;
+	struct view *view;
+	struct mount mount;
+	struct apps *apps;
+	struct jobs *jobs;
+	struct origins *origins;
+	uint64_t started_ms; /* monotonic */
+
+	pthread_mutex_t change; /* catalog and view change together; taken before neither
+				 * a FUSE lock nor a notification */
+	pthread_mutex_t
+		sharing; /* guards shared_by: whoever shares content or frees it */
+	pthread_cond_t sharing_free;
+	bool sharing_taken;
+
+	pthread_mutex_t config_lock; /* guards config */
+	struct config_use *config;
+
+	pthread_mutex_t reap;        /* one look for what can be freed at a time */
+	pthread_mutex_t reaper_lock; /* guards the two below */
+	pthread_cond_t reaper_wake;
+	bool reaper_stop;
+	pthread_t reaper;
+	bool reaper_started;
+};
+
+/** A configuration in use; it stays as it is while somebody has it. */
+struct config_use {
+	struct config *config;
+	int users;
+};
+
+/**
+ * service_start() - open the store, mount, serve
+ * @config: taken over on success
+ * Return: 0; what store_open(), mount_apps() and apps_start() give.
+ */
+int service_start(struct config *config, struct service **ret, struct error *err);
+
+/**
+ * service_stop() - unmount and end
+ * @force: even when the mount is in use
+ * Return: 0 and @service is freed; -EBUSY, saying who uses it, and everything goes on.
+ */
+int service_stop(struct service *service, bool force, struct error *err);
+
+/** service_config(), service_config_done() - hold the present configuration, let it go */
+struct config_use *service_config(struct service *service);
+void service_config_done(struct service *service, struct config_use *use);
+
+/**
+ * service_reload() - read the configuration again
+ * Return: 0; -EINVAL it is wrong, or changes mount, store or runtime, which needs a
+ * restart.
+ */
+int service_reload(struct service *service, struct error *err);
+
+/* Changes; the errors are the catalog's. */
+int service_flip(struct service *service, const char *app, const char *channel,
+		 const char *version, const char *who, const char *reason,
+		 struct flip *ret, struct error *err);
+int service_rollback(struct service *service, const char *app, const char *channel,
+		     const char *who, const char *reason, struct flip *ret,
+		     struct error *err);
+int service_check_new(struct service *service, const char *app, const char *version,
+		      const unsigned char *sha256, bool *ret_shown, struct error *err);
+int service_add(struct service *service, const struct version *version,
+		struct error *err);
+
+/**
+ * service_remove() - hide a version and free what nobody holds
+ * @ret_removed: whether its space was given back already
+ * @ret_freed:   bytes
+ */
+int service_remove(struct service *service, const char *app, const char *version,
+		   bool *ret_removed, uint64_t *ret_freed, struct error *err);
+
+/** service_gc() - remove what nothing keeps; the reply of POST /v1/gc */
+int service_gc(struct service *service, bool dry_run, json_t **ret, struct error *err);
+
+/** service_space() - the store's disk, with the configured reserve */
+int service_space(struct service *service, struct space *ret, struct error *err);
+
+/**
+ * service_share_begin() - the right to share stored content, or to free it; one at a time
+ * @cancelled: looked at when woken by service_share_wake(); gives up when it is true
+ * Return: 0; -ECANCELED.
+ */
+int service_share_begin(struct service *service, const bool *cancelled);
+void service_share_end(struct service *service);
+void service_share_wake(struct service *service);
