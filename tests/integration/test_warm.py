@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What was read once costs no request any more, and does not need the daemon."""
+import os
+import signal
+import subprocess
+import sys
+
+from deploy import figure
+
+WALK = """
+import os, sys
+files = 0
+for folder, directories, names in os.walk(sys.argv[1]):
+    os.lstat(folder)
+    for name in directories + names:
+        path = os.path.join(folder, name)
+        if os.path.islink(path):
+            os.readlink(path)
+        elif name in names:
+            os.stat(path)
+            with open(path, "rb", buffering=0) as file:
+                while file.read(1 << 20):
+                    pass
+            files += 1
+    os.path.lexists(os.path.join(folder, "not there"))
+print(files)
+"""
+
+
+def walk(folder, timeout_s=120):
+    """Look at and read everything below @folder, in another process; the number of files."""
+    done = subprocess.run([sys.executable, "-c", WALK, folder], capture_output=True, text=True,
+                          timeout=timeout_s, check=True)
+    return int(done.stdout)
+
+
+def requests(daemon):
+    """FUSE requests so far, but those by which the kernel gives memory back."""
+    fuse = daemon.status()["fuse"]
+    return fuse["total"] - fuse["requests"]["forget"]
+
+
+def test_a_second_walk_causes_no_request_and_needs_no_daemon(place, pyapp):
+    daemon = place.daemon(pyapp).start()
+    daemon.run("fetch", "pyapp", "1.0")
+    daemon.run("flip", "pyapp", "1.0")
+    files = walk(daemon.path("pyapp"))
+    before = requests(daemon)
+    assert before > files
+    assert walk(daemon.path("pyapp")) == files
+    after = requests(daemon)
+    figure("warm-requests", files=files, requests=after - before)
+    assert after == before
+
+    daemon.process.send_signal(signal.SIGSTOP)
+    try:
+        assert walk(daemon.path("pyapp")) == files
+    finally:
+        daemon.process.send_signal(signal.SIGCONT)
+
+
+def test_equal_files_of_the_next_version_are_not_read_again(place, pyapp):
+    """I2: one page cache for what two versions share."""
+    daemon = place.daemon(pyapp).start()
+    for version in ("1.0", "1.1"):
+        daemon.run("fetch", "pyapp", version)
+    walk(daemon.path("pyapp", "1.0"))
+    before = daemon.status()["fuse"]["read_bytes"]
+    files = walk(daemon.path("pyapp", "1.1"))
+    read = daemon.status()["fuse"]["read_bytes"] - before
+    figure("shared-reads", files=files, first_bytes=before, second_bytes=read)
+    assert read < before / 10
