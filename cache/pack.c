@@ -124,17 +124,23 @@ static bool meta_map(struct pack_meta *meta, const struct pack_header *header,
 	return at <= header->meta_size && meta->names_size == header->meta_size - at;
 }
 
-static bool object_right(const struct pack *pack, const struct pack_object *object)
+/* A body begins at or behind *@end, the end of the one before it, and moves that on: so
+ * no two overlap, and what is punched out for one is of no other. */
+static bool object_right(const struct pack *pack, const struct pack_object *object,
+			 uint64_t *end)
 {
-	uint64_t end = pack->header.bodies_end;
+	uint64_t limit = pack->header.bodies_end;
 
+	if (object->check_first > pack->meta.check_count)
+		return false;
 	if (object->size == 0)
 		return true;
-	return object->offset >= PACK_HEADER_SIZE && object->offset <= end &&
-	       object->size <= end - object->offset &&
-	       object->check_first <= pack->meta.check_count &&
-	       pack_checks_of(object->size) <=
-		       pack->meta.check_count - object->check_first;
+	if (object->offset < *end || object->offset > limit ||
+	    object->size > limit - object->offset ||
+	    pack_checks_of(object->size) > pack->meta.check_count - object->check_first)
+		return false;
+	*end = object->offset + object->size;
+	return true;
 }
 
 static bool node_right(const struct pack *pack, const struct pack_node *node)
@@ -218,12 +224,12 @@ static bool dir_right(const struct pack_meta *meta, uint32_t dir, uint32_t first
 static int meta_check(const struct pack *pack, struct error *err)
 {
 	const struct pack_meta *meta = &pack->meta;
-	uint64_t entries = 0, subdirs = 0;
+	uint64_t entries = 0, subdirs = 0, end = PACK_HEADER_SIZE;
 
 	if (meta->dir_count == 0 || meta->entry_count > PACK_ENTRIES_MAX)
 		return damaged(pack, "no root directory, or too many entries", err);
 	for (uint32_t i = 0; i < meta->object_count; i++)
-		if (!object_right(pack, &meta->objects[i]))
+		if (!object_right(pack, &meta->objects[i], &end))
 			return damaged(pack, "a body lies outside", err);
 	for (uint32_t i = 0; i < meta->node_count; i++)
 		if (!node_right(pack, &meta->nodes[i]))

@@ -67,7 +67,7 @@ struct pack_header {
 	struct checksum header_hash; /* of the 4080 bytes before it */
 };
 
-/* A body: one piece of content, stored once. */
+/* A body: one piece of content, stored once; in order of their offsets. */
 struct pack_object {
 	uint64_t offset;      /* in the pack */
 	uint64_t size;        /* bytes; 0: no body */

@@ -861,6 +861,18 @@ static void body_without_checksums(struct pack_meta *meta)
 	meta->objects[0].check_first = meta->check_count - 1;
 }
 
+static void empty_body_with_checksums_outside(struct pack_meta *meta)
+{
+	for (uint32_t i = 0; i < meta->object_count; i++)
+		if (meta->objects[i].size == 0)
+			meta->objects[i].check_first = UINT32_MAX;
+}
+
+static void body_over_another(struct pack_meta *meta)
+{
+	meta->objects[1].offset = meta->objects[0].offset;
+}
+
 static void dep_on_itself(struct pack_meta *meta)
 {
 	meta->deps[0]++;
@@ -876,6 +888,8 @@ static void metadata_that_makes_no_tree_is_refused(void **state)
 	assert_refused(*state, link_count_of_one);
 	assert_refused(*state, body_behind_the_bodies);
 	assert_refused(*state, body_without_checksums);
+	assert_refused(*state, empty_body_with_checksums_outside);
+	assert_refused(*state, body_over_another);
 	assert_refused(*state, dep_on_itself);
 }
 
