@@ -197,8 +197,10 @@ static bool entry_right(const struct pack_meta *meta, uint32_t dir,
 }
 
 /* A directory's entries follow those of the directory before it, are sorted, and name
- * each subdirectory once: together with "a parent comes first" that makes it a tree. */
-static bool dir_right(const struct pack_meta *meta, uint32_t dir, uint32_t first_entry)
+ * each subdirectory once (@named: one byte a directory): together with "a parent comes
+ * first" that makes it a tree. */
+static bool dir_right(const struct pack_meta *meta, uint32_t dir, uint32_t first_entry,
+		      bool *named)
 {
 	const struct pack_dir *record = &meta->dirs[dir];
 	uint32_t subdirs = 0;
@@ -216,7 +218,12 @@ static bool dir_right(const struct pack_meta *meta, uint32_t dir, uint32_t first
 		if (i > 0 && strcmp(meta->names + entry[-1].name_offset,
 				    meta->names + entry->name_offset) >= 0)
 			return false;
-		subdirs += entry->type == DT_DIR;
+		if (entry->type != DT_DIR)
+			continue;
+		if (named[entry->index])
+			return false;
+		named[entry->index] = true;
+		subdirs++;
 	}
 	return subdirs == record->subdir_count;
 }
@@ -224,8 +231,11 @@ static bool dir_right(const struct pack_meta *meta, uint32_t dir, uint32_t first
 static int meta_check(const struct pack *pack, struct error *err)
 {
 	const struct pack_meta *meta = &pack->meta;
+	cleanup(free_ptr) bool *named = calloc(meta->dir_count + 1ULL, sizeof(*named));
 	uint64_t entries = 0, subdirs = 0, end = PACK_HEADER_SIZE;
 
+	if (!named)
+		return error_set(err, -ENOMEM, "not enough memory");
 	if (meta->dir_count == 0 || meta->entry_count > PACK_ENTRIES_MAX)
 		return damaged(pack, "no root directory, or too many entries", err);
 	for (uint32_t i = 0; i < meta->object_count; i++)
@@ -235,7 +245,7 @@ static int meta_check(const struct pack *pack, struct error *err)
 		if (!node_right(pack, &meta->nodes[i]))
 			return damaged(pack, "a file's attributes", err);
 	for (uint32_t i = 0; i < meta->dir_count; i++) {
-		if (!dir_right(meta, i, (uint32_t)entries))
+		if (!dir_right(meta, i, (uint32_t)entries, named))
 			return damaged(pack, "a directory", err);
 		entries += meta->dirs[i].entry_count;
 		subdirs += meta->dirs[i].subdir_count;
