@@ -533,6 +533,17 @@ static int blocks_verify(const struct pack *pack, uint32_t object, uint64_t firs
 	return 0;
 }
 
+void pack_distrust(const struct pack *pack, uint32_t object)
+{
+	const struct pack_object *record = &pack->meta.objects[object];
+	uint64_t end = record->check_first + pack_checks_of(record->size);
+
+	for (uint64_t check = record->check_first; check < end; check++)
+		atomic_fetch_and_explicit(&pack->verified[check / 8],
+					  (uint8_t) ~(1u << (check % 8)),
+					  memory_order_relaxed);
+}
+
 int pack_read_object(const struct pack *pack, uint32_t object, uint64_t offset,
 		     size_t size, bool again, void *buffer, const void **ret_data,
 		     size_t *ret_size)

@@ -258,6 +258,11 @@ int pack_read_object(const struct pack *pack, uint32_t object, uint64_t offset,
 		     size_t size, bool again, void *buffer, const void **ret_data,
 		     size_t *ret_size);
 
+/** pack_distrust() - compare an object of this pack again at its next read: it may be
+ * gone
+ */
+void pack_distrust(const struct pack *pack, uint32_t object);
+
 /** pack_node_object() - the pack and object that hold a node's body */
 int pack_node_object(const struct pack *pack, uint32_t node, const struct pack **ret_pack,
 		     uint32_t *ret_object);
