@@ -557,7 +557,7 @@ int catalog_each_change(struct catalog *catalog,
 	int r = each_row_as_change(
 		catalog, CHANGE_APP,
 		"SELECT name, '', node, 0, 0, made_ns, changed_ns, NULL"
-		" FROM app ORDER BY made_ns",
+		" FROM app ORDER BY node",
 		each, context, err);
 
 	if (r == 0)

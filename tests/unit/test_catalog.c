@@ -165,9 +165,9 @@ static void assert_kinds(struct site *site, const enum change_kind *kinds, size_
 		assert_int_equal(site->changes.changes[i].kind, kinds[i]);
 }
 
-#define ASSERT_CHANGES(site, ...)                                    \
-	do {                                                         \
-		static const enum change_kind kinds_[] = {__VA_ARGS__}; \
+#define ASSERT_CHANGES(site, ...)                                               \
+	do {                                                                    \
+		static const enum change_kind kinds_[] = {__VA_ARGS__};         \
 		assert_kinds(site, kinds_, sizeof(kinds_) / sizeof(kinds_[0])); \
 	} while (0)
 
@@ -353,8 +353,8 @@ static void version_never_changes_even_after_its_removal(void **state)
 	assert_int_equal(flip(site, "1.0"), 0);
 	assert_int_equal(hide(site, "1.1"), 0);
 	assert_int_equal(add_with(site, "shop", "1.1", 99, NULL, 0), -EEXIST);
-	assert_int_equal(
-		catalog_forget(site->catalog, found(site, "1.1").id, &site->err), 0);
+	assert_int_equal(catalog_forget(site->catalog, found(site, "1.1").id, &site->err),
+			 0);
 	assert_int_equal(found(site, "1.1").state, VERSION_REMOVED);
 	assert_int_equal(add_with(site, "shop", "1.1", 99, NULL, 0), -EEXIST);
 	assert_int_equal(catalog_check_new(site->catalog, "shop", "1.1", other,
@@ -474,7 +474,8 @@ static void ids_are_never_given_twice_even_after_a_restart(void **state)
 	reopen_catalog(site);
 	assert_int_equal(catalog_reserve(site->catalog, 1, &pack, &last, NULL), 0);
 	assert_true(last >= node + 100);
-	/* Old ones are still answered for: 3 + 20 of current, nearly as many of previous */
+	/* Old ones are still answered for: 3 + 20 of current, nearly as many of previous
+	 */
 	assert_int_equal(catalog_each_leaf(site->catalog, count_leaf, leaves, NULL), 0);
 	assert_int_equal(leaves[1], 23 + 22);
 	assert_true(leaves[0] < node);
@@ -693,7 +694,8 @@ static void what_is_no_catalog_is_refused(void **state)
 	struct catalog *catalog = NULL;
 	char command[256];
 
-	snprintf(command, sizeof(command), "yes text | head -c 9000 > %s/text", site->dir);
+	snprintf(command, sizeof(command), "yes text | head -c 9000 > %s/text",
+		 site->dir);
 	assert_int_equal(system(command), 0);
 	snprintf(command, sizeof(command), "%s/text", site->dir);
 	assert_int_equal(catalog_open(command, true, &catalog, &site->err), -EBADMSG);
