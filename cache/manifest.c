@@ -228,8 +228,12 @@ static uint32_t find_path(const struct manifest *m, const char *path)
 	return at;
 }
 
+/* ".." may only come first, where it climbs the real directories that the symlink lies
+ * in: behind a name it would climb from wherever that name, which may be a symlink
+ * itself, leads to. */
 static bool target_contained(const char *path, const char *target)
 {
+	bool named = false;
 	long depth = 0;
 
 	if (target[0] == '/')
@@ -239,12 +243,12 @@ static bool target_contained(const char *path, const char *target)
 	while (*target) {
 		size_t size = strcspn(target, "/");
 
-		if (size == 2 && !memcmp(target, "..", 2))
-			depth--;
-		else if (size > 0 && !(size == 1 && target[0] == '.'))
-			depth++;
-		if (depth < 0)
-			return false;
+		if (size == 2 && !memcmp(target, "..", 2)) {
+			if (named || --depth < 0)
+				return false;
+		} else if (size > 0 && !(size == 1 && target[0] == '.')) {
+			named = true;
+		}
 		target += size + (target[size] == '/');
 	}
 	return true;
@@ -302,7 +306,8 @@ int manifest_add(struct manifest *m, const struct archive_item *item, uint32_t *
 	if (item->type == ARCHIVE_TYPE_SYMLINK && m->policy.contained &&
 	    !target_contained(item->path, item->target))
 		return refuse(item,
-			      "is a symlink that leaves the package, which this "
+			      "is a symlink that leaves the package, or could by way of "
+			      "another, which this "
 			      "application's 'symlinks: contained' forbids",
 			      err);
 	r = walk_parents(m, item, &parent, &name, err);

@@ -395,6 +395,16 @@ static void contained_symlinks_stay_in_the_package(void **state)
 	assert_int_equal(symbolic(site, "o", "b/../../x"), -EBADMSG);
 }
 
+static void contained_symlinks_do_not_leave_it_by_way_of_another(void **state)
+{
+	struct site *site = *state;
+
+	/* d/e/up is the root, so d/e/up/.. is what the package lies in. */
+	assert_int_equal(symbolic(site, "d/e/up", "../.."), 0);
+	assert_int_equal(symbolic(site, "d/e/out", "up/../x"), -EBADMSG);
+	assert_non_null(strstr(site->err.text, "symlinks: contained"));
+}
+
 static void symlinks_are_free_where_the_app_says_so(void **state)
 {
 	struct site *site = *state;
@@ -513,6 +523,7 @@ int main(void)
 		WITH_SITE(implicit_parents_count_as_entries),
 		WITH_SITE(case_twins_are_counted),
 		WITH_CONTAINED(contained_symlinks_stay_in_the_package),
+		WITH_CONTAINED(contained_symlinks_do_not_leave_it_by_way_of_another),
 		WITH_SITE(symlinks_are_free_where_the_app_says_so),
 		WITH_SITE(shared_nodes_are_named_by_pack_and_each_pack_once),
 		WITH_SITE(failing_search_fails_the_manifest),
