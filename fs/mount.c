@@ -11,15 +11,21 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define TYPE       "fuse.deployfs"
+#define PROBE_MS   3000
 #define FLAGS      (MS_RDONLY | MS_NOSUID | MS_NODEV)
 #define LEVELS_MAX 8 /* of empty directories below a mountpoint */
 
@@ -106,13 +112,50 @@ static int check_empty(const char *path, struct error *err)
 	return 0;
 }
 
+/*
+ * Ask a mounted deployfs something that the kernel has no cached answer for; stat(2)
+ * would be answered from the cache for ever. From a child, because a daemon that hangs
+ * never answers. Returns 0; -ENOTCONN when its daemon is gone; -ETIMEDOUT when it hangs.
+ */
+static int probe(const char *path)
+{
+	struct pollfd ended = {.events = POLLIN};
+	struct statfs st;
+	siginfo_t info;
+	int r = -EIO;
+	pid_t pid = fork();
+
+	if (pid < 0)
+		return -errno;
+	if (pid == 0)
+		_exit(statfs(path, &st) == 0 ? 0 : errno);
+	ended.fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (ended.fd >= 0 && poll(&ended, 1, PROBE_MS) == 0)
+		r = -ETIMEDOUT;
+	else if (waitid(P_PID, (id_t)pid, &info, WEXITED) == 0 &&
+		 info.si_code == CLD_EXITED)
+		r = -info.si_status;
+	if (r == -ETIMEDOUT) {
+		kill(pid, SIGKILL);
+		waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG);
+	}
+	fd_close(&ended.fd);
+	return r;
+}
+
 /* A mount of an earlier run: dead ones go, living ones are somebody's. */
 static int clear_old(const char *path, struct error *err)
 {
 	for (struct point point = point_of(path); point.found; point = point_of(path)) {
-		struct stat st;
+		int r = strcmp(point.type, TYPE) ? 0 : probe(path);
 
-		if (strcmp(point.type, TYPE) || stat(path, &st) == 0 || errno != ENOTCONN)
+		if (r == -ETIMEDOUT)
+			return error_set(
+				err, -EBUSY,
+				"a deployfs is mounted at '%s' whose daemon hangs: end "
+				"that daemon first",
+				path);
+		if (r != -ENOTCONN)
 			return error_set(
 				err, -EBUSY,
 				"something of type '%s' is mounted at '%s' already: "
