@@ -16,7 +16,9 @@
 
 #include "cleanup.h"
 #include "decompress.h"
+#include "package_kind.h"
 #include "package_path.h"
+#include "stripped.h"
 #include "tar_walk.h"
 #include "zip_directory.h"
 
@@ -38,25 +40,6 @@
 /* What libarchive may read in search of one header. Only the maps of sparse files are
  * large; it keeps some 100 bytes in memory for each 4 bytes of them. */
 #define HEADER_SIZE_MAX ((uint64_t)8 << 20)
-
-enum stripped {
-	STRIPPED_SETID,
-	STRIPPED_STICKY,
-	STRIPPED_CAPABILITY,
-	STRIPPED_XATTR,
-	STRIPPED_ACL,
-	STRIPPED_FLAGS,
-	STRIPPED_COUNT,
-};
-
-static const char *const stripped_names[STRIPPED_COUNT] = {
-	[STRIPPED_SETID] = "set-uid or set-gid bits",
-	[STRIPPED_STICKY] = "sticky bits",
-	[STRIPPED_CAPABILITY] = "capabilities",
-	[STRIPPED_XATTR] = "extended attributes",
-	[STRIPPED_ACL] = "access control lists",
-	[STRIPPED_FLAGS] = "file flags",
-};
 
 enum reader_state {
 	READER_READING,
@@ -101,10 +84,7 @@ struct archive_reader {
 	uint64_t item_bytes;  /* given out */
 	uint64_t item_mapped; /* bytes that must be given out: without the holes */
 
-	struct {
-		uint64_t count;
-		char *first;
-	} stripped[STRIPPED_COUNT];
+	struct stripped stripped;
 };
 
 DEFINE_CLEANUP(struct archive_reader, archive_close)
@@ -160,77 +140,6 @@ static int lib_failure(struct archive_reader *reader, const char *path, bool aft
 			 "%s'%s' is damaged (%s): fetch the package again",
 			 after ? "what follows " : "", package_path_text(path, text),
 			 reason);
-}
-
-/* --- what is stripped --- */
-
-static int stripped_note(struct archive_reader *reader, enum stripped kind)
-{
-	const char *path = *reader->path ? reader->path : ".";
-
-	if (reader->stripped[kind].count++ > 0)
-		return 0;
-	reader->stripped[kind].first = strdup(path);
-	return reader->stripped[kind].first ? 0 : no_memory(reader);
-}
-
-static int stripped_note_xattrs(struct archive_reader *reader)
-{
-	bool capability = false, other = false;
-	const char *name;
-	const void *value;
-	size_t size;
-	int r = 0;
-
-	archive_entry_xattr_reset(reader->entry);
-	while (archive_entry_xattr_next(reader->entry, &name, &value, &size) ==
-	       ARCHIVE_OK) {
-		if (name && !strcmp(name, "security.capability"))
-			capability = true;
-		else
-			other = true;
-	}
-	if (capability)
-		r = stripped_note(reader, STRIPPED_CAPABILITY);
-	if (r == 0 && other)
-		r = stripped_note(reader, STRIPPED_XATTR);
-	return r;
-}
-
-static int stripped_note_all(struct archive_reader *reader)
-{
-	mode_t mode = archive_entry_mode(reader->entry);
-	unsigned long set = 0, clear = 0;
-	int r = stripped_note_xattrs(reader);
-
-	if (r == 0 && (mode & (S_ISUID | S_ISGID)))
-		r = stripped_note(reader, STRIPPED_SETID);
-	if (r == 0 && (mode & S_ISVTX))
-		r = stripped_note(reader, STRIPPED_STICKY);
-	if (r == 0 && archive_entry_acl_types(reader->entry))
-		r = stripped_note(reader, STRIPPED_ACL);
-	archive_entry_fflags(reader->entry, &set, &clear);
-	if (r == 0 && (set || clear))
-		r = stripped_note(reader, STRIPPED_FLAGS);
-	return r;
-}
-
-static void stripped_tell(struct archive_reader *reader)
-{
-	for (int i = 0; i < STRIPPED_COUNT; i++) {
-		char path[PACKAGE_PATH_TEXT_SIZE], text[2 * PACKAGE_PATH_TEXT_SIZE];
-		uint64_t count = reader->stripped[i].count;
-
-		if (!count || !reader->stripped[i].first)
-			continue;
-		snprintf(text, sizeof(text),
-			 "%s were removed from %" PRIu64 " %s, '%s' first",
-			 stripped_names[i], count, count == 1 ? "entry" : "entries",
-			 package_path_text(reader->stripped[i].first, path));
-		if (reader->warning)
-			reader->warning(reader->context, text);
-		reader->stripped[i].count = 0;
-	}
 }
 
 /* --- libarchive reads a tar --- */
@@ -348,39 +257,6 @@ static int zip_open(struct archive_reader *reader)
 
 /* --- what kind of file it is --- */
 
-static const struct known_kind {
-	const char *magic;
-	size_t size;
-	const char *name;
-} known_kinds[] = {
-	{"\xed\xab\xee\xdb", 4, "an rpm package"},
-	{"!<arch>\n", 8, "a Debian package or static library"},
-	{"\x7f"
-	 "ELF",
-	 4, "a program"},
-	{"7z\xbc\xaf\x27\x1c", 6, "a 7-Zip archive"},
-	{"Rar!", 4, "a RAR archive"},
-	{"#!", 2, "a script"},
-	{"PK", 2, "a part of a zip"},
-};
-
-static const char *kind_name(const unsigned char *data, size_t size)
-{
-	size_t at = 0;
-
-	if (size == 0)
-		return "an empty file";
-	for (size_t i = 0; i < sizeof(known_kinds) / sizeof(known_kinds[0]); i++)
-		if (size >= known_kinds[i].size &&
-		    !memcmp(data, known_kinds[i].magic, known_kinds[i].size))
-			return known_kinds[i].name;
-	while (at < size && isspace(data[at]))
-		at++;
-	if (at < size && data[at] == '<')
-		return "an HTML or XML page";
-	return "a file of an unknown kind";
-}
-
 static bool is_zip(const unsigned char *data, size_t size)
 {
 	return size >= 4 && (!memcmp(data, "PK\3\4", 4) || !memcmp(data, "PK\5\6", 4));
@@ -409,7 +285,7 @@ static int reader_open(struct archive_reader *reader)
 		&reader->failure, -EBADMSG,
 		"%s%s is not a package format: tar (plain or packed with gzip, bzip2, "
 		"xz or zstd) or zip is",
-		kind_name(reader->first, reader->first_size),
+		package_kind_name(reader->first, reader->first_size),
 		decompressor_is_plain(reader->stream) ? "" : " in a compressor's format");
 }
 
@@ -623,7 +499,9 @@ static int item_fill(struct archive_reader *reader, struct archive_item *ret)
 	if (r == 0)
 		r = item_by_type(reader, item.type);
 	if (r == 0)
-		r = stripped_note_all(reader);
+		r = stripped_note(&reader->stripped, reader->entry, reader->path);
+	if (r == -ENOMEM)
+		return no_memory(reader);
 	if (r < 0)
 		return r;
 	item.path = reader->path;
@@ -759,7 +637,7 @@ static int reader_end(struct archive_reader *reader)
 	if (r < 0)
 		return r;
 	reader->state = READER_ENDED;
-	stripped_tell(reader);
+	stripped_tell(&reader->stripped, reader->warning, reader->context);
 	return 0;
 }
 
@@ -903,11 +781,10 @@ void archive_close(struct archive_reader *reader)
 {
 	if (!reader)
 		return;
-	stripped_tell(reader);
+	stripped_tell(&reader->stripped, reader->warning, reader->context);
 	if (reader->lib)
 		archive_read_free(reader->lib);
-	for (int i = 0; i < STRIPPED_COUNT; i++)
-		free(reader->stripped[i].first);
+	stripped_done(&reader->stripped);
 	tar_record_done(&reader->tar_record);
 	tar_walk_free(reader->walk);
 	decompressor_free(reader->stream);

@@ -5,23 +5,32 @@
  * libarchive is a reader only (I5). What comes out of here keeps the rules of a package;
  * what does not keep them is refused with the entry's name:
  *
- *  - formats tar (ustar, pax, gnu) and zip; filters none, gzip, bzip2, xz, zstd; by
- * content
- *  - names: relative, valid UTF-8, no control characters, no empty, "." or ".."
- * component, each component at most 255 bytes, 4095 in all. A leading "./" and a trailing
- * '/' of a directory are left out; "./" or "." itself, as a directory, is the package's
- * root (name "")
- *  - types: directory, regular file, symlink, hard link. Others are refused
- *  - set-uid, set-gid, sticky, xattrs, ACLs are stripped, with one warning a kind that
- * names the first entry and counts them
- *  - encrypted entries, a wrong CRC (gzip's and zip's too), a cut (at an entry boundary
- * too: a tar needs its two zero blocks), anything but zeros after a tar's end, garbage
- * after the compressed data, a zip whose central directory and local headers disagree or
- * whose entries overlap
- *  - memory is bounded: a zstd window of at most 128 MiB, xz at most 256 MiB
+ *  - formats tar (ustar, pax, gnu, v7) and zip; filters none, gzip, bzip2, xz, zstd for
+ *    tar; by content
+ *  - names: relative, valid UTF-8, no control characters (U+0080 to U+009F neither), no
+ *    empty, "." or ".." component, each component at most 255 bytes, 4095 in all. A
+ *    leading "./" and a trailing '/' of a directory are left out; "./" or "." itself,
+ *    as a directory, is the package's root (name ""). Otherwise byte by byte as stored,
+ *    in whatever form of Unicode
+ *  - types: directory, regular file, symlink, hard link; only files have content. A fifo
+ *    in a zip is a file (Info-ZIP says fifo for what it read from a pipe). A target of a
+ *    symlink is 1 to 4095 bytes of UTF-8 without control characters
+ *  - set-uid, set-gid, sticky, file capabilities, xattrs, ACLs, file flags are stripped,
+ *    with one warning a kind that names the first entry and counts them
+ *  - damage: a wrong CRC (gzip's and zip's too), a cut (at an entry boundary too: a tar
+ *    needs its two zero blocks), anything but zeros (64 MiB at most) after a tar's end,
+ *    garbage after the compressed data, a sparse map that does not fit its data
+ *  - a zip whose central directory and local headers disagree, whose entries overlap or
+ *    leave gaps, which begins or ends with something else; methods other than stored and
+ *    deflated; encryption; '\' in names that were packed on DOS or Windows
+ *  - tar: volume labels, continued files, incremental dumps, global pax headers that set
+ *    names or sizes; anything about which this code and libarchive do not agree
+ *  - memory is bounded: a zstd window of at most 128 MiB, xz at most 256 MiB, a zip's
+ *    central directory of 64 MiB, 8 MiB of headers before one entry
  *
  * Whether names repeat, parents are files, or a hard link's target exists is the
- * manifest's business (manifest.h), which sees all entries.
+ * manifest's business (manifest.h), which sees all entries. So are budgets: an item's
+ * size may be a terabyte of hole.
  */
 #pragma once
 
@@ -57,21 +66,31 @@ typedef void archive_warning_fn(void *context, const char *text);
 
 /**
  * archive_open() - begin to read the package in a file
- * @fd:       readable, seekable, borrowed; read with pread(2) from offset 0
- * @warning:  called while reading and by archive_close(); may be NULL
+ * @fd:       readable, seekable, borrowed until archive_close(); read with pread(2) from
+ *            offset 0, its own offset is left alone
+ * @warning:  called by the last archive_next(), or by archive_close() when reading ended
+ *            early; may be NULL
  *
  * Needs a UTF-8 locale: call setlocale(LC_ALL, "C.UTF-8") once in the process before.
  *
- * Return: 0; -EBADMSG "'…' is not a package format" for everything that is not tar or
- * zip; -ENOMEM; the negative errno of pread(2).
+ * May block on the disk; of a zip it reads all headers.
+ *
+ * Return: 0; -EBADMSG "an HTML or XML page is not a package format: …" for everything
+ * that is not tar or zip, and where a zip's structure or the first piece of the
+ * compressed data breaks a rule above; -ENOMEM; the negative errno of pread(2).
  */
 int archive_open(int fd, archive_warning_fn *warning, void *context,
 		 struct archive_reader **ret, struct error *err);
 
 /**
  * archive_next() - the next entry; data that was not read is skipped
+ *
+ * Content that is skipped is verified like content that is read.
+ *
  * Return: 1 with *@ret filled; 0 at the end, when everything up to the file's last byte
- * was found right; -EBADMSG with the entry's name and the rule it breaks; -EIO; -ENOMEM.
+ * was found right; -EBADMSG with the entry's name and the rule it breaks; -EIO or another
+ * negative errno of pread(2); -ENOMEM. After the end or a failure: the same again. What
+ * was read before a failure is not to be trusted.
  */
 int archive_next(struct archive_reader *reader, struct archive_item *ret,
 		 struct error *err);

@@ -346,6 +346,14 @@ static int version_find(struct catalog *catalog, const char *app, const char *na
 	return r;
 }
 
+int catalog_find_app(struct catalog *catalog, const char *app, struct error *err)
+{
+	cleanup(catalog_unlock) struct catalog *locked = catalog_lock(catalog);
+	struct app_row row;
+
+	return app_find(catalog, app, &row, err);
+}
+
 int catalog_find(struct catalog *catalog, const char *app, const char *version,
 		 struct version *ret, struct error *err)
 {

@@ -130,6 +130,9 @@ int catalog_check_new(struct catalog *catalog, const char *app, const char *vers
 		      const unsigned char *sha256, struct change_list *changes,
 		      struct error *err);
 
+/** catalog_find_app() - whether there is such an application. Return: 0; -ENOENT. */
+int catalog_find_app(struct catalog *catalog, const char *app, struct error *err);
+
 /** catalog_find() - a version of any state. Return: 0; -ENOENT with what to do. */
 int catalog_find(struct catalog *catalog, const char *app, const char *version,
 		 struct version *ret, struct error *err);

@@ -236,6 +236,12 @@ static int mirror_try(struct fetch *f, const char *path,
 			   on_bytes, f, f->why);
 }
 
+/* The list is read from its start each time: what came of it is none. */
+static bool has_progress(const struct fetch *f)
+{
+	return !f->listing && f->partial.size > f->stream_from;
+}
+
 static int mirror_retry(struct fetch *f, const char *path,
 			const struct origin_options *options)
 {
@@ -246,10 +252,10 @@ static int mirror_retry(struct fetch *f, const char *path,
 
 		if (r == 0 || f->local)
 			return r;
-		if (r != -ESPIPE && !f->listing && f->partial.size > f->stream_from) {
+		if (f->total || has_progress(f))
 			f->answered = true;
+		if (r != -ESPIPE && has_progress(f))
 			tries = 0;
-		}
 		if (!worth_another(f, r, ++tries))
 			return r;
 		if (r == -ESPIPE && !f->listing) {

@@ -157,6 +157,20 @@ static json_t *result_of(const char *version, const unsigned char *sha256, uint6
 			 (json_int_t)imported->shared);
 }
 
+/* Ask the daemon for the right to share content, and look at the store as it is then. */
+static int store_reopen(struct job *job, struct error *err)
+{
+	char path[4096], go;
+
+	snprintf(path, sizeof(path), "%s", job->store->path);
+	tell(json_pack("{s:b}", "ready", 1));
+	if (read(JOB_SOCKET_FD, &go, 1) != 1)
+		_exit(1);
+	store_close(job->store);
+	job->store = NULL;
+	return store_open(path, false, &job->store, err);
+}
+
 static int import_from(struct job *job, int fd, uint64_t size, const char *version,
 		       const unsigned char *sha256, json_t **ret, struct error *err)
 {
@@ -166,6 +180,9 @@ static int import_from(struct job *job, int fd, uint64_t size, const char *versi
 	int r;
 
 	policy_of(job, &request);
+	r = store_reopen(job, err);
+	if (r < 0)
+		return r;
 	r = import_package(job->store, &request, &watch, &imported, err);
 	if (r == 0)
 		*ret = result_of(version, sha256, size, &imported);
@@ -274,20 +291,16 @@ static int fetch_and_import(struct job *job, const struct fetch_request *request
 	return 0;
 }
 
-static void skip_free(char ***skip)
+static void strings_free(char ***skip)
 {
 	free(*skip);
 }
 
-static int job_fetch(struct job *job, json_t **ret, struct error *err)
+/* The parts of a request that come from the configuration; the strings stay the job's. */
+static void request_fill(struct job *job, char *const *origins,
+			 char partial_dir[static 4096], struct fetch_request *ret)
 {
-	cleanup(skip_free) char **origins =
-		strings_of(json_object_get(job->request, "origins"));
-	cleanup(skip_free) char **skip = NULL;
-	cleanup(sums_done) struct sums sums = {0};
-	struct fetch_watch watch = {on_progress, on_origin, on_warning, job};
-	char partial_dir[4096];
-	struct fetch_request request = {
+	*ret = (struct fetch_request){
 		.app = text_of(job, "app"),
 		.version = text_of(job, "version"),
 		.origins = origins,
@@ -301,10 +314,22 @@ static int job_fetch(struct job *job, json_t **ret, struct error *err)
 		.connect_timeout_ms = number_of(job, "connect_timeout_ms"),
 		.stall_timeout_ms = number_of(job, "stall_timeout_ms"),
 	};
+}
+
+static int job_fetch(struct job *job, json_t **ret, struct error *err)
+{
+	cleanup(strings_free) char **origins =
+		strings_of(json_object_get(job->request, "origins"));
+	cleanup(strings_free) char **skip = NULL;
+	cleanup(sums_done) struct sums sums = {0};
+	struct fetch_watch watch = {on_progress, on_origin, on_warning, job};
+	struct fetch_request request;
+	char partial_dir[4096];
 	int r;
 
 	if (!origins)
 		return error_set(err, -ENOMEM, "not enough memory");
+	request_fill(job, origins, partial_dir, &request);
 	r = catalog_bad_versions(job->store->catalog, request.app, &skip, err);
 	if (r < 0)
 		return r;
@@ -313,6 +338,37 @@ static int job_fetch(struct job *job, json_t **ret, struct error *err)
 	if (r < 0 || *ret)
 		return r;
 	return fetch_and_import(job, &request, &watch, ret, err);
+}
+
+static int job_list(struct job *job, json_t **ret, struct error *err)
+{
+	cleanup(strings_free) char **origins =
+		strings_of(json_object_get(job->request, "origins"));
+	cleanup(sums_done) struct sums sums = {0};
+	struct fetch_watch watch = {on_progress, on_origin, on_warning, job};
+	struct fetch_request request;
+	char partial_dir[4096], sum[SHA256_TEXT_SIZE];
+	json_t *versions = json_array();
+	const char *origin;
+	int r;
+
+	if (!origins || !versions)
+		return error_set(err, -ENOMEM, "not enough memory");
+	request_fill(job, origins, partial_dir, &request);
+	r = fetch_sums(&request, &watch, &sums, &origin, err);
+	for (size_t i = 0; r == 0 && i < sums.count; i++)
+		json_array_append_new(
+			versions,
+			json_pack("{s:s, s:s, s:s, s:b}", "version",
+				  sums.entries[i].version, "file", sums.entries[i].file,
+				  "sha256", sha256_format(sums.entries[i].sha256, sum),
+				  "present", 0));
+	if (r < 0) {
+		json_decref(versions);
+		return r;
+	}
+	*ret = json_pack("{s:s, s:o}", "origin", origin, "versions", versions);
+	return 0;
 }
 
 static int hash_file(struct job *job, int fd, uint64_t size,
@@ -545,6 +601,8 @@ static int job_run(struct job *job, json_t **ret, struct error *err)
 		return job_fetch(job, ret, err);
 	if (!strcmp(kind, "import"))
 		return job_import(job, ret, err);
+	if (!strcmp(kind, "list"))
+		return job_list(job, ret, err);
 	return job_verify(job, ret, err);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * job.h - long work in a process of its own: fetch, import, verify
+ * job.h - work in a process of its own: fetch, import, verify, ask an origin
  *
  * The daemon starts `deployfsd --job` for each. Everything that parses what others wrote
  * runs there: libcurl, libnfs, libarchive. It can be killed at any time; what it leaves
@@ -15,6 +15,7 @@
  *                  {"warning":"…"}
  *                  {"version":"1.4.2"}                             what --latest turned
  * out to be
+ *                  {"ready":true}    it would unpack now; waits for one byte, "g"
  *                  {"result":{…}} or {"error":{"code":-2,"text":"…"}}   last; a result
  * may follow an error of verify
  */
@@ -33,7 +34,7 @@
 
 /**
  * job_request() - what a job needs to know
- * @kind:     "fetch", "import", "verify"
+ * @kind:     "fetch", "import", "verify", "list" (what the origin has)
  * @version:  NULL: fetch the latest, verify all
  * @config:   of the daemon
  * @reserve:  bytes to be left free

@@ -278,8 +278,8 @@ int manifest_add(struct manifest *m, const struct archive_item *item, uint32_t *
 		[ARCHIVE_TYPE_SYMLINK] = DT_LNK,
 		[ARCHIVE_TYPE_HARDLINK] = DT_REG,
 	};
-	uint32_t parent, number, link = NONE;
-	const char *name;
+	uint32_t parent = 0, number, link = NONE;
+	const char *name = "";
 	int r;
 
 	if (item->path[0] == '\0') {

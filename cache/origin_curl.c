@@ -421,7 +421,6 @@ static int setup_url(struct transfer *t)
 static int setup_scheme(struct transfer *t)
 {
 	const char *scheme = t->server.scheme, *allowed = curl_scheme(&t->server);
-	const char *redirects = allowed;
 	int bad = 0;
 
 	t->protocol = PROTOCOL_FTP;
@@ -433,10 +432,10 @@ static int setup_scheme(struct transfer *t)
 		t->protocol = PROTOCOL_SFTP;
 	} else if (!strncmp(scheme, "http", 4)) {
 		t->protocol = PROTOCOL_HTTP;
-		redirects = strcmp(scheme, "http") ? "https" : "http,https";
+		allowed = strcmp(scheme, "http") ? "https" : "http,https";
 	}
 	bad |= curl_easy_setopt(t->curl, CURLOPT_PROTOCOLS_STR, allowed);
-	bad |= curl_easy_setopt(t->curl, CURLOPT_REDIR_PROTOCOLS_STR, redirects);
+	bad |= curl_easy_setopt(t->curl, CURLOPT_REDIR_PROTOCOLS_STR, allowed);
 	return bad;
 }
 

@@ -342,6 +342,8 @@ static int special_begin(struct tar_walk *walk, char type, uint64_t size)
 
 /* --- headers --- */
 
+static const char unknown_type[] = "is of an unknown type";
+
 static const char *type_problem(char type)
 {
 	switch (type) {
@@ -365,7 +367,7 @@ static const char *type_problem(char type)
 	case 'V':
 		return "is a volume label (type 'V'): pack it without --label";
 	default:
-		return "is of an unknown type";
+		return unknown_type;
 	}
 }
 
@@ -414,11 +416,11 @@ static int entry_header(struct tar_walk *walk, uint64_t size)
 
 	if (!walk->entry_resized)
 		entry->size = size;
-	/* POSIX: types of 'regular file' are '0', NUL, and '7', which is contiguous. */
-	if (!entry->type || !strchr("01257S", entry->type))
-		problem = entry->type ? type_problem(entry->type) : NULL;
-	else
+	/* A NUL and '7', which means contiguous, are regular files, too. */
+	if (!entry->type || strchr("01257S", entry->type))
 		problem = body_problem(entry);
+	else
+		problem = type_problem(entry->type);
 	if (!problem && ((walk->seen_long_name && entry->path) ||
 			 (walk->seen_long_link && entry->link)))
 		problem = "has two long names or targets";
@@ -426,8 +428,7 @@ static int entry_header(struct tar_walk *walk, uint64_t size)
 		problem = "has a damaged size";
 	if (!problem && !sparse_fields_fit(walk->block))
 		problem = "has a damaged sparse header";
-	entry->unknown =
-		problem && entry->type != '7' && !strchr("012346DMNSV5", entry->type);
+	entry->unknown = problem == unknown_type;
 	if (problem)
 		return entry_refuse(walk, problem);
 	if (entry->type == 'S' && walk->block[GNU_MORE_OFFSET]) {

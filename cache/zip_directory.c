@@ -370,8 +370,7 @@ static int local_extra_check(const struct zip_directory *zip,
 			     const struct zip_record *record, struct large_values values,
 			     size_t extra_size, struct error *err)
 {
-	unsigned char *extra = malloc(extra_size + 1);
-	cleanup(free_ptr) void *owner = extra;
+	cleanup(free_ptr) unsigned char *extra = malloc(extra_size + 1);
 	int r;
 
 	if (!extra)

@@ -4,7 +4,6 @@
 #include "table.h"
 #include "verbs.h"
 
-#include <errno.h>
 #include <stdio.h>
 
 enum {
@@ -26,21 +25,17 @@ static const struct column columns[] = {
 static int add_row(struct table *table, const char *app, const char *version,
 		   json_t *json, struct error *err)
 {
-	const char *action, *reason;
+	const char *cells[COLUMN_COUNT] = {app, version};
 	json_t *bytes;
 	char size[32];
 	int r;
 
-	r = reply_read(json, err, "{s:s, s:s, s:o}", "action", &action, "reason", &reason,
-		       "bytes", &bytes);
+	r = reply_read(json, err, "{s:s, s:o, s:s}", "action", &cells[2], "bytes", &bytes,
+		       "reason", &cells[4]);
 	if (r < 0)
 		return r;
-	const char *cells[COLUMN_COUNT] = {app, version, action, reply_size(bytes, size),
-					   reason};
-	for (size_t i = 0; i < COLUMN_COUNT; i++)
-		if (table_add(table, cells[i]) < 0)
-			return error_set(err, -ENOMEM, "out of memory");
-	return 0;
+	cells[3] = reply_size(bytes, size);
+	return table_add(table, cells, err);
 }
 
 static int add_versions(struct table *table, json_t *versions, struct error *err)

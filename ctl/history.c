@@ -4,7 +4,6 @@
 #include "table.h"
 #include "verbs.h"
 
-#include <errno.h>
 #include <stdio.h>
 
 enum {
@@ -41,10 +40,7 @@ static int add_generation(struct table *table, json_t *json, struct error *err)
 	cells[0] = number;
 	cells[4] = reply_text(from, "-");
 	cells[7] = reply_text(reason, "");
-	for (size_t i = 0; i < COLUMN_COUNT; i++)
-		if (table_add(table, cells[i]) < 0)
-			return error_set(err, -ENOMEM, "out of memory");
-	return 0;
+	return table_add(table, cells, err);
 }
 
 static int print_history(json_t *reply, struct error *err)

@@ -4,7 +4,6 @@
 #include "table.h"
 #include "verbs.h"
 
-#include <errno.h>
 #include <stdio.h>
 
 enum {
@@ -28,15 +27,6 @@ static const struct column available_columns[] = {
 };
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-
-static int add_cells(struct table *table, const char *const *cells, size_t count,
-		     struct error *err)
-{
-	for (size_t i = 0; i < count; i++)
-		if (table_add(table, cells[i]) < 0)
-			return error_set(err, -ENOMEM, "out of memory");
-	return 0;
-}
 
 /* "current,previous" into @text, which is large enough for what people name. */
 static const char *join_channels(json_t *channels, char *text, size_t room)
@@ -72,19 +62,19 @@ static int add_version(struct table *table, const char *app, json_t *json,
 		return r;
 	snprintf(files_text, sizeof(files_text), "%ju",
 		 (uintmax_t)reply_number(files, 0));
-	return add_cells(table,
+	return table_add(table,
 			 (const char *[]){app, version,
 					  join_channels(channels, channel_text,
 							sizeof(channel_text)),
 					  state, reply_size(size, size_text), files_text,
 					  imported,
 					  marks[(pinned ? 1 : 0) + (bad ? 2 : 0)]},
-			 COUNT(columns), err);
+			 err);
 }
 
 static int add_app(struct table *table, json_t *json, struct error *err)
 {
-	json_t *versions, *version;
+	json_t *versions = NULL, *version;
 	const char *name;
 	size_t i;
 	int r;
@@ -127,7 +117,7 @@ static int print_available(json_t *reply, struct error *err)
 {
 	cleanup(table_done) struct table table;
 	const char *version, *file;
-	json_t *versions, *one;
+	json_t *versions = NULL, *one;
 	int present;
 	size_t i;
 	int r;
@@ -139,10 +129,10 @@ static int print_available(json_t *reply, struct error *err)
 			r = reply_read(one, err, "{s:s, s:s, s:b}", "version", &version,
 				       "file", &file, "present", &present);
 		if (r == 0)
-			r = add_cells(&table,
+			r = table_add(&table,
 				      (const char *[]){version, file,
 						       present ? "yes" : "no"},
-				      COUNT(available_columns), err);
+				      err);
 	}
 	if (r < 0)
 		return r;

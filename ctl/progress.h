@@ -43,6 +43,6 @@ void progress_show(struct progress *progress, const struct job *job, const json_
 /** progress_end() - the job has ended, or is left alone: clear the bar, or a last line */
 void progress_end(struct progress *progress, const struct job *job);
 
-/** progress_format() - "shop 1.4.2: download 45 %, 331.2 MiB of …"; the caller's; NULL:
+/** progress_format() - "shop 1.4.2: download 45 %, 331.2 MiB of ..."; the caller's; NULL:
  * out of memory */
 char *progress_format(const struct job *job);

@@ -42,7 +42,7 @@ uint64_t reply_number(const json_t *json, uint64_t otherwise)
 	if (json_is_integer(json) && json_integer_value(json) >= 0)
 		return (uint64_t)json_integer_value(json);
 	number = json_is_real(json) ? json_real_value(json) : -1;
-	return number >= 0 && number < INT64_MAX ? (uint64_t)number : otherwise;
+	return number >= 0 && number < 9e18 ? (uint64_t)number : otherwise;
 }
 
 const char *reply_size(const json_t *json, char text[static 32])

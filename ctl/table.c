@@ -20,7 +20,7 @@ void table_done(struct table *table)
 	*table = (struct table){0};
 }
 
-int table_add(struct table *table, const char *text)
+static int add_cell(struct table *table, const char *text)
 {
 	cleanup(free_ptr) char *cell = strdup(text);
 
@@ -37,6 +37,14 @@ int table_add(struct table *table, const char *text)
 		table->room = room;
 	}
 	table->cells[table->cell_count++] = take_ptr(cell);
+	return 0;
+}
+
+int table_add(struct table *table, const char *const *cells, struct error *err)
+{
+	for (size_t i = 0; i < table->column_count; i++)
+		if (add_cell(table, cells[i]) < 0)
+			return error_set(err, -ENOMEM, "out of memory");
 	return 0;
 }
 

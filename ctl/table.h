@@ -4,6 +4,8 @@
  */
 #pragma once
 
+#include "error.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -28,12 +30,13 @@ void table_init(struct table *table, const struct column *columns, size_t count)
 void table_done(struct table *table);
 
 /**
- * table_add() - the next cell, from left to right, then the next row
- * @text: copied, control characters replaced; an empty one is fine
+ * table_add() - one more row
+ * @cells: as many as there are columns; copied, control characters replaced; an empty one
+ *         is fine
  *
- * Return: 0; -ENOMEM.
+ * Return: 0; -ENOMEM, with a part of the row added.
  */
-int table_add(struct table *table, const char *text);
+int table_add(struct table *table, const char *const *cells, struct error *err);
 
 /** table_print() - titles and rows; nothing at all when there is no row */
 void table_print(const struct table *table, FILE *out);

@@ -37,8 +37,8 @@ static int print_bad(json_t *bad, struct error *err)
 	json_array_foreach (bad, i, one) {
 		r = reply_read(one, err, "{s:s, s:s, s:s}", "version", &cells[0], "path",
 			       &cells[1], "problem", &cells[2]);
-		for (size_t j = 0; r == 0 && j < COLUMN_COUNT; j++)
-			r = table_add(&table, cells[j]);
+		if (r == 0)
+			r = table_add(&table, cells, err);
 		if (r < 0)
 			return r;
 	}

@@ -63,3 +63,11 @@ json_t *jobs_list(struct jobs *jobs, bool running);
  */
 int jobs_cancel(struct jobs *jobs, uint64_t id, uint64_t waiter, json_t **ret,
 		struct error *err);
+
+/**
+ * jobs_available() - what the origin's SHA256SUMS lists for an application
+ * Starts a process as a job does, and waits for it; not a job that others see.
+ * @ret: {"origin":…, "versions":[…]} as in docs/api.md
+ * Return: 0; what fetch_sums() gives.
+ */
+int jobs_available(struct jobs *jobs, const char *app, json_t **ret, struct error *err);

@@ -108,7 +108,7 @@ int service_add(struct service *s, const struct version *version, struct error *
 	return r;
 }
 
-int service_share_begin(struct service *s, const bool *cancelled)
+int service_share_begin(struct service *s, const atomic_bool *cancelled)
 {
 	int r = 0;
 
@@ -596,7 +596,7 @@ static void conditions_init(struct service *s)
 	pthread_condattr_destroy(&monotonic);
 }
 
-static void service_free(struct service *s)
+void service_free(struct service *s)
 {
 	if (s->reaper_started) {
 		pthread_mutex_lock(&s->reaper_lock);
@@ -675,12 +675,7 @@ int service_start(struct config *config, struct service **ret, struct error *err
 	return 0;
 }
 
-int service_stop(struct service *s, bool force, struct error *err)
+int service_leave(struct service *s, bool force, struct error *err)
 {
-	int r = mount_leave(&s->mount, force, err);
-
-	if (r < 0)
-		return r;
-	service_free(s);
-	return 0;
+	return mount_leave(&s->mount, force, err);
 }

@@ -18,6 +18,7 @@
 
 #include <jansson.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -33,10 +34,9 @@ struct service {
 	struct origins *origins;
 	uint64_t started_ms; /* monotonic */
 
-	pthread_mutex_t change; /* catalog and view change together; taken before neither
-				 * a FUSE lock nor a notification */
-	pthread_mutex_t
-		sharing; /* guards shared_by: whoever shares content or frees it */
+	pthread_mutex_t change;  /* catalog and view change together; taken before neither
+				  * a FUSE lock nor a notification */
+	pthread_mutex_t sharing; /* guards sharing_taken */
 	pthread_cond_t sharing_free;
 	bool sharing_taken;
 
@@ -65,11 +65,14 @@ struct config_use {
 int service_start(struct config *config, struct service **ret, struct error *err);
 
 /**
- * service_stop() - unmount and end
+ * service_leave() - unmount
  * @force: even when the mount is in use
- * Return: 0 and @service is freed; -EBUSY, saying who uses it, and everything goes on.
+ * Return: 0; -EBUSY, saying who uses it, and everything goes on.
  */
-int service_stop(struct service *service, bool force, struct error *err);
+int service_leave(struct service *service, bool force, struct error *err);
+
+/** service_free() - after service_leave(): end the jobs, close the store */
+void service_free(struct service *service);
 
 /** service_config(), service_config_done() - hold the present configuration, let it go */
 struct config_use *service_config(struct service *service);
@@ -110,9 +113,9 @@ int service_space(struct service *service, struct space *ret, struct error *err)
 
 /**
  * service_share_begin() - the right to share stored content, or to free it; one at a time
- * @cancelled: looked at when woken by service_share_wake(); gives up when it is true
- * Return: 0; -ECANCELED.
+ * @cancelled: looked at when woken by service_share_wake(); gives up when it is true; may
+ * be NULL Return: 0; -ECANCELED.
  */
-int service_share_begin(struct service *service, const bool *cancelled);
+int service_share_begin(struct service *service, const atomic_bool *cancelled);
 void service_share_end(struct service *service);
 void service_share_wake(struct service *service);

@@ -9,6 +9,7 @@ Everything is the same in each run: no clock, no randomness without a seed.
 """
 
 import bz2
+import functools
 import gzip
 import io
 import json
@@ -138,10 +139,13 @@ def noise(size, seed=1):
     return random.Random(seed).randbytes(size)
 
 
+# Most archives are variations of a few: each of these is packed once.
+@functools.cache
 def gz(data):
     return gzip.compress(data, mtime=0)
 
 
+@functools.cache
 def xz(data):
     return lzma.compress(data)
 
@@ -150,6 +154,7 @@ def tool(*command, data):
     return subprocess.run(command, input=data, stdout=subprocess.PIPE, check=True).stdout
 
 
+@functools.cache
 def zst(data):
     return tool("zstd", "-q", "-c", "--check", "-3", data=data)
 
@@ -473,8 +478,8 @@ add("bomb-terabyte-hole",
 add("bomb-terabyte-hole-1.0",
     tar(gnu_sparse_1_0(b"hole", [(TERABYTE - 512, 512)], TERABYTE, noise(512))), ACCEPTED,
     layer="budget")
-add("sparse-map-of-a-million-pieces",
-    lambda: gz(tar(gnu_sparse_1_0(b"s", [(0, 0)] * 4000000, 1, b""))), REFUSED, "too large",
+add("sparse-map-of-millions-of-pieces",
+    lambda: gz(tar(gnu_sparse_1_0(b"s", [(0, 0)] * 2200000, 1, b""))), REFUSED, "too large",
     suffix="tar.gz")
 add("size-base-256-cut", header(b"f", size_field=base256(9 << 30, 12)) + END, REFUSED,
     "cut off")
@@ -542,7 +547,7 @@ add("bomb-zeros-zst", lambda: zeros_zst(BOMB_SIZE), ACCEPTED, layer="budget",
 add("bomb-zeros-gz", lambda: zeros_gz(BOMB_SIZE), ACCEPTED, layer="budget", suffix="tar.gz")
 add("bomb-empty-files", lambda: many_empty_files(BOMB_COUNT), ACCEPTED, layer="budget",
     suffix="tar.gz")
-add("bomb-zeros-after-the-end", lambda: gz(SAMPLE + bytes(200 << 20)), REFUSED,
+add("bomb-zeros-after-the-end", lambda: gz(SAMPLE + bytes(65 << 20)), REFUSED,
     "after the end", suffix="tar.gz")
 
 

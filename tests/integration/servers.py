@@ -473,8 +473,9 @@ def _http_handler(server):
 
         def send_body(self, body):
             left = server.break_after if server.break_times else None
-            for at in range(0, len(body), 16384):
-                part = body[at:at + 16384]
+            size = max(1, min(16384, int(server.rate / 10))) if server.rate else 65536
+            for at in range(0, len(body), size):
+                part = body[at:at + size]
                 if left is not None and len(part) >= left:
                     server.break_times -= 1
                     self.wfile.write(part[:left])

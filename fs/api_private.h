@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * api_private.h - one request, as api.c (transport, routes, rights) hands it to
+ * api_read.c and api_change.c
+ */
+#pragma once
+
+#include "error.h"
+#include "service.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct MHD_Connection;
+
+struct api_request {
+	struct service *service;
+	struct MHD_Connection *connection;
+	uid_t uid; /* of the peer */
+	gid_t gid;
+	const char *app;     /* from the path; NULL where the route has none; checked */
+	const char *version; /* the same */
+	uint64_t id;         /* of a job */
+	json_t *body;        /* an object; {} where there was none */
+	int status; /* HTTP status of a success; 200 unless the handler says more */
+	bool stop;  /* end the daemon once the reply was sent */
+};
+
+/**
+ * api_handler_fn() - do it
+ * @ret: the reply; the dispatcher adds "schema"
+ * Return: 0; a negative errno with @err, which decides the HTTP status.
+ */
+typedef int api_handler_fn(struct api_request *request, json_t **ret, struct error *err);
+
+/** api_query() - a query argument, or NULL */
+const char *api_query(const struct api_request *request, const char *name);
+
+/** api_who() - the name of the peer's user, for records */
+void api_who(const struct api_request *request, char *text, size_t size);
+
+api_handler_fn api_get_status, api_get_apps, api_get_app, api_get_history,
+	api_get_available, api_get_jobs, api_get_job;
+api_handler_fn api_fetch, api_import, api_verify, api_cancel, api_flip, api_rollback,
+	api_pin, api_unpin, api_remove, api_gc, api_daemon_stop, api_daemon_reload;

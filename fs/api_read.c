@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "api_private.h"
+#include "cleanup.h"
+#include "clock.h"
+#include "jobs.h"
+#include "origins.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define WAIT_MAX_S 60
+
+static json_t *space_json(struct service *service)
+{
+	struct space space = {0};
+	uint64_t packs = 0, partial = 0;
+	cleanup(free_ptr) struct partial *partials = NULL;
+	size_t count = 0;
+
+	service_space(service, &space, NULL);
+	catalog_bytes(service->store->catalog, &packs, NULL);
+	store_partials(service->store, &partials, &count, NULL);
+	for (size_t i = 0; i < count; i++)
+		partial += partials[i].bytes;
+	return json_pack("{s:I, s:I, s:I, s:I, s:I}", "total", (json_int_t)space.total,
+			 "free", (json_int_t)space.free, "reserve",
+			 (json_int_t)space.reserve, "packs", (json_int_t)packs, "partial",
+			 (json_int_t)partial);
+}
+
+static json_t *fuse_json(const struct service *service)
+{
+	const struct apps_counters *counters = apps_counters(service->apps);
+	json_t *requests = json_object();
+	uint64_t total = 0;
+
+	for (int kind = 0; kind < REQUEST_KINDS; kind++) {
+		uint64_t count = atomic_load_explicit(&counters->requests[kind],
+						      memory_order_relaxed);
+
+		total += count;
+		json_object_set_new(requests, apps_request_name((enum apps_request)kind),
+				    json_integer((json_int_t)count));
+	}
+	return json_pack("{s:I, s:o, s:I}", "total", (json_int_t)total, "requests",
+			 requests, "read_bytes",
+			 (json_int_t)atomic_load_explicit(&counters->read_bytes,
+							  memory_order_relaxed));
+}
+
+/* Every origin that the configuration names, once. */
+static json_t *all_origins(struct service *service, const struct config *config)
+{
+	json_t *all = origins_json(service->origins, config->defaults.origins);
+
+	for (size_t i = 0; i < config->app_count; i++) {
+		json_t *more;
+
+		if (config->apps[i].origins == config->defaults.origins)
+			continue;
+		more = origins_json(service->origins, config->apps[i].origins);
+		json_array_extend(all, more);
+		json_decref(more);
+	}
+	return all;
+}
+
+int api_get_status(struct api_request *request, json_t **ret, struct error *err)
+{
+	struct service *service = request->service;
+	struct config_use *use = service_config(service);
+	uint64_t apps, versions;
+
+	view_counts(service->view, &apps, &versions);
+	*ret = json_pack(
+		"{s:s, s:i, s:I, s:s, s:s, s:b, s:I, s:I, s:o, s:o, s:o, s:o}", "version",
+		DEPLOYFS_VERSION, "pid", (int)getpid(), "uptime_s",
+		(json_int_t)((clock_monotonic_ms() - service->started_ms) / 1000),
+		"mount", service->mount.base, "store", service->store->path, "healthy",
+		service->mount.mounted, "apps", (json_int_t)apps, "versions",
+		(json_int_t)versions, "space", space_json(service), "origins",
+		all_origins(service, use->config), "fuse", fuse_json(service), "jobs",
+		jobs_list(service->jobs, true));
+	service_config_done(service, use);
+	return *ret ? 0 : error_set(err, -ENOMEM, "not enough memory");
+}
+
+static json_t *version_json(const struct version *version)
+{
+	char sum[SHA256_TEXT_SIZE], time[CLOCK_TEXT_SIZE];
+
+	return json_pack("{s:s, s:s, s:[], s:b, s:b, s:s?, s:s, s:I, s:I, s:I, s:I, s:s, "
+			 "s:s?, s:s,"
+			 " s:s}",
+			 "version", version->name, "state",
+			 version_state_name(version->state), "channels", "pinned",
+			 version->pinned, "bad", version->bad, "bad_reason",
+			 version->bad ? version->bad_reason : NULL, "sha256",
+			 sha256_format(version->sha256, sum), "package_bytes",
+			 (json_int_t)version->package_bytes, "unpacked_bytes",
+			 (json_int_t)version->unpacked_bytes, "stored_bytes",
+			 (json_int_t)version->stored_bytes, "files",
+			 (json_int_t)version->files, "verified", version->verified,
+			 "origin", *version->origin ? version->origin : NULL, "imported",
+			 clock_format(version->imported_ns, time), "imported_by",
+			 version->imported_by);
+}
+
+/* Applications by name, while their versions and channels are gathered. */
+static json_t *app_of(json_t *apps, const char *name)
+{
+	json_t *app = json_object_get(apps, name);
+
+	if (!app) {
+		app = json_pack("{s:s, s:{}, s:[]}", "name", name, "channels",
+				"versions");
+		json_object_set_new(apps, name, app);
+	}
+	return app;
+}
+
+static int add_app(void *context, const char *name)
+{
+	return app_of(context, name) ? 0 : -ENOMEM;
+}
+
+static int add_version(void *context, const struct version *version)
+{
+	json_t *app = app_of(context, version->app);
+
+	return json_array_append_new(json_object_get(app, "versions"),
+				     version_json(version)) < 0
+		       ? -ENOMEM
+		       : 0;
+}
+
+static int add_channel(void *context, const struct channel *channel)
+{
+	json_t *app = app_of(context, channel->app), *version;
+	size_t i;
+
+	json_object_set_new(json_object_get(app, "channels"), channel->name,
+			    json_string(channel->version));
+	json_array_foreach (json_object_get(app, "versions"), i, version) {
+		const char *name = json_string_value(json_object_get(version, "version"));
+
+		if (!strcmp(name, channel->version))
+			json_array_append_new(json_object_get(version, "channels"),
+					      json_string(channel->name));
+	}
+	return 0;
+}
+
+static int newer_first(const void *left, const void *right)
+{
+	json_t *const *a = left, *const *b = right;
+
+	return -version_compare(json_string_value(json_object_get(*a, "version")),
+				json_string_value(json_object_get(*b, "version")));
+}
+
+/* An array of objects with a member "version", newest first. */
+static int sort_versions(json_t *array)
+{
+	size_t count = json_array_size(array);
+	cleanup(free_ptr) json_t **sorted = calloc(count + 1, sizeof(*sorted));
+
+	if (!sorted)
+		return -ENOMEM;
+	for (size_t i = 0; i < count; i++)
+		sorted[i] = json_incref(json_array_get(array, i));
+	qsort(sorted, count, sizeof(*sorted), newer_first);
+	json_array_clear(array);
+	for (size_t i = 0; i < count; i++)
+		json_array_append_new(array, sorted[i]);
+	return 0;
+}
+
+/* One application or all (NULL), as an object by name. */
+static int gather(struct service *service, const char *app, json_t **ret,
+		  struct error *err)
+{
+	struct catalog *catalog = service->store->catalog;
+	json_t *apps = json_object();
+	int r = app ? 0 : catalog_each_app(catalog, add_app, apps, err);
+
+	if (r == 0)
+		r = catalog_each_version(catalog, app, add_version, apps, err);
+	if (r == 0)
+		r = catalog_each_channel(catalog, app, add_channel, apps, err);
+	if (r < 0) {
+		json_decref(apps);
+		return r;
+	}
+	*ret = apps;
+	return 0;
+}
+
+int api_get_apps(struct api_request *request, json_t **ret, struct error *err)
+{
+	json_t *apps, *list = json_array(), *app;
+	const char *name;
+	int r = gather(request->service, NULL, &apps, err);
+
+	if (r < 0) {
+		json_decref(list);
+		return r;
+	}
+	/* Objects keep the order in which they were filled: by name. */
+	json_object_foreach (apps, name, app) {
+		sort_versions(json_object_get(app, "versions"));
+		json_array_append(list, app);
+	}
+	json_decref(apps);
+	*ret = json_pack("{s:o}", "apps", list);
+	return 0;
+}
+
+int api_get_app(struct api_request *request, json_t **ret, struct error *err)
+{
+	json_t *apps, *app;
+	int r = catalog_find_app(request->service->store->catalog, request->app, err);
+
+	if (r == 0)
+		r = gather(request->service, request->app, &apps, err);
+	if (r < 0)
+		return r;
+	app = app_of(apps, request->app);
+	sort_versions(json_object_get(app, "versions"));
+	*ret = json_pack("{s:O}", "app", app);
+	json_decref(apps);
+	return 0;
+}
+
+static int add_generation(void *context, const struct generation *generation)
+{
+	char time[CLOCK_TEXT_SIZE];
+
+	return json_array_append_new(
+		       context,
+		       json_pack("{s:I, s:s, s:s, s:s, s:s?, s:s, s:s, s:s}",
+				 "generation", (json_int_t)generation->number, "time",
+				 clock_format(generation->time_ns, time), "who",
+				 generation->who, "verb", generation->verb, "from",
+				 generation->from, "to", generation->to, "reason",
+				 generation->reason, "result", generation->result)) < 0
+		       ? -ENOMEM
+		       : 0;
+}
+
+int api_get_history(struct api_request *request, json_t **ret, struct error *err)
+{
+	const char *channel = api_query(request, "channel");
+	json_t *generations = json_array();
+	int r;
+
+	if (!channel)
+		channel = CHANNEL_DEFAULT;
+	r = catalog_history(request->service->store->catalog, request->app, channel,
+			    add_generation, generations, err);
+	if (r < 0) {
+		json_decref(generations);
+		return r;
+	}
+	*ret = json_pack("{s:s, s:s, s:o}", "app", request->app, "channel", channel,
+			 "generations", generations);
+	return *ret ? 0 : error_set(err, -EINVAL, "the channel's name is not UTF-8");
+}
+
+int api_get_jobs(struct api_request *request, json_t **ret, struct error *err)
+{
+	*ret = json_pack("{s:o}", "jobs", jobs_list(request->service->jobs, false));
+	return *ret ? 0 : error_set(err, -ENOMEM, "not enough memory");
+}
+
+int api_get_job(struct api_request *request, json_t **ret, struct error *err)
+{
+	const char *after = api_query(request, "after"),
+		   *wait = api_query(request, "wait_s");
+	uint64_t seconds = wait ? strtoull(wait, NULL, 10) : 0;
+	json_t *job;
+	int r;
+
+	if (seconds > WAIT_MAX_S)
+		return error_set(err, -EINVAL, "'wait_s' is %d at most", WAIT_MAX_S);
+	r = jobs_get(request->service->jobs, request->id,
+		     after ? strtoull(after, NULL, 10) : 0, after ? seconds * 1000 : 0,
+		     &job, err);
+	if (r == 0)
+		*ret = json_pack("{s:o}", "job", job);
+	return r;
+}
+
+/* Which of the listed versions are here. */
+static int mark_present(void *context, const struct version *version)
+{
+	json_t *entry;
+	size_t i;
+
+	json_array_foreach (context, i, entry) {
+		const char *name = json_string_value(json_object_get(entry, "version"));
+
+		if (name && !strcmp(name, version->name) &&
+		    version->state == VERSION_PRESENT)
+			json_object_set_new(entry, "present", json_true());
+	}
+	return 0;
+}
+
+int api_get_available(struct api_request *request, json_t **ret, struct error *err)
+{
+	json_t *result = NULL, *versions;
+	int r = jobs_available(request->service->jobs, request->app, &result, err);
+
+	if (r < 0)
+		return r;
+	versions = json_object_get(result, "versions");
+	r = catalog_each_version(request->service->store->catalog, request->app,
+				 mark_present, versions, err);
+	if (r < 0) {
+		json_decref(result);
+		return r;
+	}
+	json_object_set_new(result, "app", json_string(request->app));
+	*ret = result;
+	return 0;
+}

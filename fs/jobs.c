@@ -1,0 +1,893 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * queued → running → done | failed | cancelled
+ *
+ * Each job has a thread, which waits for a place, starts the process, reads what it says
+ * and in the end adopts the pack. A process downloads beside others, but asks before it
+ * unpacks: one package at a time is compared with what the store has, so that equal files
+ * of any two versions meet (I2).
+ *
+ * What the process says is not believed: lines are bounded, numbers are checked, the pack
+ * is validated as at every load.
+ */
+#include "jobs.h"
+
+#include "cleanup.h"
+#include "clock.h"
+#include "digest.h"
+#include "fd.h"
+#include "job.h"
+#include "log.h"
+#include "name.h"
+#include "origins.h"
+#include "service.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define RUNNING_MAX   4
+#define QUEUED_MAX    100
+#define ENDED_KEPT    100
+#define WARNINGS_KEPT 20
+#define RATE_EVERY_MS 1000
+
+enum state {
+	STATE_QUEUED,
+	STATE_RUNNING,
+	STATE_DONE,
+	STATE_FAILED,
+	STATE_CANCELLED,
+};
+
+struct job {
+	struct jobs *jobs;
+	struct job *next; /* in jobs->list, newest first */
+	uint64_t id;
+	char kind[16], app[NAME_LENGTH_MAX + 1], version[NAME_LENGTH_MAX + 1];
+	char sha256[SHA256_TEXT_SIZE];
+	char who[64];
+	bool latest; /* version was left to the origin */
+	int archive_fd;
+	pthread_t thread;
+
+	/* guarded by jobs->lock */
+	enum state state;
+	atomic_bool cancelled; /* somebody has asked; read without the lock too */
+	uint64_t waiters, waiter_next; /* how many wait; the number of the next one */
+	pid_t pid;
+	uint64_t sequence;
+	char stage[32], source[1024];
+	uint64_t bytes, total, rate;
+	uint64_t rate_at_ms, rate_bytes;
+	int64_t started_ns, ended_ns;
+	json_t *warnings, *result;
+	struct error error;
+};
+
+struct jobs {
+	struct service *service;
+	pthread_mutex_t lock; /* guards what follows; no other lock is taken under it */
+	pthread_cond_t changed;
+	struct job *list;
+	uint64_t next_id;
+	unsigned running;
+	bool stopping;
+};
+
+static bool ended(const struct job *job)
+{
+	return job->state >= STATE_DONE;
+}
+
+static void job_touch(struct job *job)
+{
+	job->sequence++;
+	pthread_cond_broadcast(&job->jobs->changed);
+}
+
+static void job_free(struct job *job)
+{
+	json_decref(job->warnings);
+	json_decref(job->result);
+	fd_close(&job->archive_fd);
+	free(job);
+}
+
+static json_t *time_json(int64_t wall_ns)
+{
+	char text[CLOCK_TEXT_SIZE];
+
+	return wall_ns ? json_string(clock_format(wall_ns, text)) : json_null();
+}
+
+static json_t *number_or_null(uint64_t number)
+{
+	return number ? json_integer((json_int_t)number) : json_null();
+}
+
+static json_t *job_json(const struct job *job)
+{
+	static const char *const states[] = {"queued", "running", "done", "failed",
+					     "cancelled"};
+	json_t *json = json_pack(
+		"{s:I, s:s, s:s, s:s?, s:s, s:s, s:I, s:o, s:o, s:o, s:I, s:s?, s:O, s:o,"
+		" s:o, s:O?, s:n}",
+		"id", (json_int_t)job->id, "kind", job->kind, "app", job->app, "version",
+		*job->version ? job->version : NULL, "state", states[job->state], "stage",
+		job->stage, "bytes", (json_int_t)job->bytes, "bytes_total",
+		number_or_null(job->total), "rate", number_or_null(job->rate), "eta_s",
+		job->rate && job->total > job->bytes
+			? json_integer(
+				  (json_int_t)((job->total - job->bytes) / job->rate))
+			: json_null(),
+		"sequence", (json_int_t)job->sequence, "source",
+		*job->source ? job->source : NULL, "warnings", job->warnings, "started",
+		time_json(job->started_ns), "ended", time_json(job->ended_ns), "result",
+		job->result, "error");
+
+	if (json && job->error.code)
+		json_object_set_new(json, "error",
+				    json_pack("{s:s, s:s}", "code",
+					      error_name(job->error.code), "message",
+					      job->error.text));
+	return json;
+}
+
+/* Messages of the process. */
+
+static void on_progress(struct job *job, const json_t *progress)
+{
+	const char *stage = json_string_value(json_object_get(progress, "stage"));
+	const char *source = json_string_value(json_object_get(progress, "source"));
+	json_int_t bytes = json_integer_value(json_object_get(progress, "bytes"));
+	json_int_t total = json_integer_value(json_object_get(progress, "total"));
+	uint64_t now_ms = clock_monotonic_ms();
+
+	if (!stage || bytes < 0 || total < 0)
+		return;
+	if (strcmp(stage, job->stage)) {
+		snprintf(job->stage, sizeof(job->stage), "%s", stage);
+		job->rate = 0;
+		job->rate_at_ms = now_ms;
+		job->rate_bytes = (uint64_t)bytes;
+	}
+	if (source)
+		snprintf(job->source, sizeof(job->source), "%s", source);
+	job->bytes = (uint64_t)bytes;
+	job->total = (uint64_t)total;
+	if (now_ms - job->rate_at_ms >= RATE_EVERY_MS && job->bytes >= job->rate_bytes) {
+		uint64_t rate = (job->bytes - job->rate_bytes) * 1000 /
+				(now_ms - job->rate_at_ms);
+
+		job->rate = job->rate ? (job->rate + rate) / 2 : rate;
+		job->rate_at_ms = now_ms;
+		job->rate_bytes = job->bytes;
+	}
+}
+
+static void on_message(struct job *job, json_t *message)
+{
+	json_t *progress = json_object_get(message, "progress");
+	json_t *warning = json_object_get(message, "warning");
+	json_t *result = json_object_get(message, "result");
+	json_t *failure = json_object_get(message, "error");
+	const char *version = json_string_value(json_object_get(message, "version"));
+
+	if (progress)
+		on_progress(job, progress);
+	if (json_is_string(warning) && json_array_size(job->warnings) < WARNINGS_KEPT) {
+		json_array_append(job->warnings, warning);
+		log_warning("%s of '%s' %s: %s", job->kind, job->app, job->version,
+			    json_string_value(warning));
+	}
+	if (version && name_valid(version))
+		snprintf(job->version, sizeof(job->version), "%s", version);
+	if (json_is_object(failure)) {
+		json_int_t code = json_integer_value(json_object_get(failure, "code"));
+		const char *text = json_string_value(json_object_get(failure, "text"));
+
+		error_set(&job->error, code < 0 && code > -4096 ? (int)code : -EIO, "%s",
+			  text ? text : "the job failed");
+	}
+	if (json_is_object(result)) {
+		json_decref(job->result);
+		job->result = json_incref(result);
+	}
+	job_touch(job);
+}
+
+static void on_origin(struct job *job, const json_t *origin)
+{
+	const char *url = json_string_value(json_object_get(origin, "url"));
+
+	if (url)
+		origins_note(job->jobs->service->origins, url,
+			     json_string_value(json_object_get(origin, "error")));
+}
+
+/* The process wants to unpack: let it, when nobody else does. */
+static int on_ready(struct job *job, int fd, bool *sharing)
+{
+	struct error err = {0};
+	int r = service_share_begin(job->jobs->service, &job->cancelled);
+
+	if (r < 0)
+		return r;
+	*sharing = true;
+	/* What came before must be findable, or equal files would not meet. */
+	r = store_index(job->jobs->service->store, &err);
+	if (r < 0)
+		log_warning("cannot index the store, less content will be shared: %s",
+			    err.text);
+	return fd_write_all(fd, "g", 1);
+}
+
+static int on_line(struct job *job, int fd, const char *line, size_t size, bool *sharing)
+{
+	json_t *message = json_loadb(line, size, 0, NULL);
+	int r = 0;
+
+	if (!json_is_object(message)) {
+		json_decref(message);
+		return -EPROTO;
+	}
+	if (json_object_get(message, "origin"))
+		on_origin(job, json_object_get(message, "origin"));
+	if (json_object_get(message, "ready"))
+		r = on_ready(job, fd, sharing);
+	pthread_mutex_lock(&job->jobs->lock);
+	on_message(job, message);
+	pthread_mutex_unlock(&job->jobs->lock);
+	json_decref(message);
+	return r;
+}
+
+/* Everything the process says, until it ends. */
+static int listen_to(struct job *job, int fd, bool *sharing)
+{
+	cleanup(free_ptr) char *buffer = malloc(JOB_LINE_MAX);
+	size_t size = 0;
+
+	if (!buffer)
+		return -ENOMEM;
+	for (;;) {
+		ssize_t n = read(fd, buffer + size, JOB_LINE_MAX - size);
+		char *end;
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : 0;
+		size += (size_t)n;
+		while ((end = memchr(buffer, '\n', size))) {
+			size_t line = (size_t)(end - buffer);
+			int r = on_line(job, fd, buffer, line, sharing);
+
+			if (r < 0)
+				return r;
+			size -= line + 1;
+			memmove(buffer, end + 1, size);
+		}
+		if (size == JOB_LINE_MAX)
+			return -EPROTO;
+	}
+}
+
+/* The process and what it works on. */
+struct work {
+	int socket, pack;
+	char temporary[64];
+	bool sharing; /* we hold the right to share */
+	bool adopted; /* the temporary file is gone from tmp/ */
+};
+
+static void work_done(struct job *job, struct work *work)
+{
+	char path[4096], name[80];
+
+	fd_close(&work->socket);
+	fd_close(&work->pack);
+	if (work->sharing)
+		service_share_end(job->jobs->service);
+	if (!*work->temporary || work->adopted)
+		return;
+	snprintf(name, sizeof(name), "tmp/%s", work->temporary);
+	unlink(store_path(job->jobs->service->store, name, path));
+}
+
+static int pack_create(struct job *job, struct work *work)
+{
+	char path[4096], name[80];
+
+	snprintf(work->temporary, sizeof(work->temporary), "job-%llu.pack",
+		 (unsigned long long)job->id);
+	snprintf(name, sizeof(name), "tmp/%s", work->temporary);
+	store_path(job->jobs->service->store, name, path);
+	work->pack = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (work->pack < 0)
+		return error_set(&job->error, -errno, "cannot make '%s': %s", path,
+				 strerror(errno));
+	return 0;
+}
+
+static int request_send(struct job *job, int fd, const struct config *config)
+{
+	struct space space;
+	json_t *request;
+	char *line;
+	int r = service_space(job->jobs->service, &space, &job->error);
+
+	if (r < 0)
+		return r;
+	request = job_request(job->kind, job->app,
+			      *job->version && !job->latest ? job->version : NULL, config,
+			      space.reserve, *job->sha256 ? job->sha256 : NULL);
+	line = request ? json_dumps(request, JSON_COMPACT) : NULL;
+	json_decref(request);
+	if (!line)
+		return error_set(&job->error, -ENOMEM, "not enough memory");
+	r = fd_write_all(fd, line, strlen(line));
+	if (r == 0)
+		r = fd_write_all(fd, "\n", 1);
+	free(line);
+	return r < 0 ? error_set(&job->error, r, "the job does not listen") : 0;
+}
+
+/* Descriptors of the child: 0 null, 1 and 2 our stderr, 3 socket, 4 archive, 5 pack. */
+static int spawn(struct job *job, int socket, int archive, int pack, pid_t *ret)
+{
+	static char program[] = "deployfsd", mode[] = "--job";
+	char *argv[] = {program, mode, NULL};
+	char *env[] = {(char *)"LANG=C.UTF-8", (char *)"PATH=/usr/bin:/bin", NULL};
+	posix_spawn_file_actions_t actions;
+	int high[3], count = 0, r = 0;
+	const int wanted[3] = {socket, archive, pack};
+
+	/* Above the targets, so that no dup2 overwrites a source. */
+	for (; count < 3; count++) {
+		high[count] = wanted[count] < 0
+				      ? -1
+				      : fcntl(wanted[count], F_DUPFD_CLOEXEC, 10);
+		if (wanted[count] >= 0 && high[count] < 0)
+			r = -errno;
+	}
+	posix_spawn_file_actions_init(&actions);
+	posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+	posix_spawn_file_actions_adddup2(&actions, 2, 1);
+	for (int i = 0; i < 3; i++)
+		if (high[i] >= 0)
+			posix_spawn_file_actions_adddup2(&actions, high[i],
+							 JOB_SOCKET_FD + i);
+	if (r == 0)
+		r = -posix_spawn(ret, "/proc/self/exe", &actions, NULL, argv, env);
+	posix_spawn_file_actions_destroy(&actions);
+	for (int i = 0; i < count; i++)
+		fd_close(&high[i]);
+	return r;
+}
+
+static bool makes_pack(const struct job *job)
+{
+	return !strcmp(job->kind, "fetch") || !strcmp(job->kind, "import");
+}
+
+static int process_start(struct job *job, struct work *work, const struct config *config)
+{
+	int pair[2], r;
+	pid_t pid;
+
+	if (makes_pack(job)) {
+		r = pack_create(job, work);
+		if (r < 0)
+			return r;
+	}
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+		return error_set(&job->error, -errno, "cannot make a socket: %s",
+				 strerror(errno));
+	work->socket = pair[0];
+	r = spawn(job, pair[1], job->archive_fd, work->pack, &pid);
+	close(pair[1]);
+	if (r < 0)
+		return error_set(&job->error, r, "cannot start the job's process: %s",
+				 strerror(-r));
+	pthread_mutex_lock(&job->jobs->lock);
+	job->pid = pid;
+	if (job->cancelled)
+		kill(pid, SIGKILL);
+	pthread_mutex_unlock(&job->jobs->lock);
+	return request_send(job, work->socket, config);
+}
+
+/* Reap it; what it leaves unsaid is said for it. */
+static int process_end(struct job *job, int listened)
+{
+	pid_t pid;
+	int status = 0;
+
+	pthread_mutex_lock(&job->jobs->lock);
+	pid = job->pid;
+	job->pid = 0;
+	if (pid && listened < 0)
+		kill(pid, SIGKILL);
+	pthread_mutex_unlock(&job->jobs->lock);
+	if (pid)
+		while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+			;
+	if (job->cancelled)
+		return error_set(&job->error, -ECANCELED, "cancelled");
+	if (job->error.code)
+		return job->error.code;
+	if (WIFSIGNALED(status))
+		return error_set(
+			&job->error, -EIO,
+			"the job's process was ended by signal %d (%s): nothing was "
+			"changed, try again",
+			WTERMSIG(status), strsignal(WTERMSIG(status)));
+	if (!job->result)
+		return error_set(&job->error, -EIO,
+				 "the job's process ended without a result: nothing was "
+				 "changed, try again");
+	return 0;
+}
+
+static const char *text_of(const struct job *job, const char *key)
+{
+	const char *text = json_string_value(json_object_get(job->result, key));
+
+	return text ? text : "";
+}
+
+static uint64_t number_of(const struct job *job, const char *key)
+{
+	json_int_t number = json_integer_value(json_object_get(job->result, key));
+
+	return number > 0 ? (uint64_t)number : 0;
+}
+
+/* The partial download has become a version: it is not needed any more. */
+static void partial_unlink(struct job *job)
+{
+	const char *file = text_of(job, "file");
+	char path[4096], name[320];
+
+	if (!*file || strchr(file, '/') || strlen(file) > 255)
+		return;
+	snprintf(name, sizeof(name), "partial/%s", file);
+	unlink(store_path(job->jobs->service->store, name, path));
+}
+
+static int adopt(struct job *job, struct work *work)
+{
+	struct service *service = job->jobs->service;
+	struct version version = {
+		.package_bytes = number_of(job, "package_bytes"),
+		.unpacked_bytes = number_of(job, "unpacked_bytes"),
+		.files = number_of(job, "files"),
+		.imported_ns = clock_wall_ns(),
+	};
+	const char *sum = text_of(job, "sha256");
+	bool shown;
+	int r;
+
+	if (!sha256_parse(sum, strlen(sum), version.sha256) || !name_valid(job->version))
+		return error_set(&job->error, -EIO, "the job's result makes no sense");
+	snprintf(version.app, sizeof(version.app), "%s", job->app);
+	snprintf(version.name, sizeof(version.name), "%s", job->version);
+	snprintf(version.verified, sizeof(version.verified), "%s",
+		 text_of(job, "verified"));
+	snprintf(version.origin, sizeof(version.origin), "%s", text_of(job, "origin"));
+	snprintf(version.imported_by, sizeof(version.imported_by), "%s", job->who);
+
+	r = service_check_new(service, version.app, version.name, version.sha256, &shown,
+			      &job->error);
+	if (r < 0 || shown)
+		return r;
+	work->adopted = true; /* renamed, or removed by store_adopt() from then on */
+	r = store_adopt(service->store, work->pack, work->temporary, &version,
+			&job->error);
+	if (r < 0) {
+		work->adopted = false;
+		return r;
+	}
+	r = service_add(service, &version, &job->error);
+	if (r == 0)
+		json_object_set_new(job->result, "stored_bytes",
+				    json_integer((json_int_t)version.stored_bytes));
+	return r;
+}
+
+static void result_trim(struct job *job)
+{
+	json_object_del(job->result, "file");
+	json_object_del(job->result, "origin");
+	json_object_del(job->result, "verified");
+	json_object_del(job->result, "package_bytes");
+}
+
+static void set_stage(struct job *job, const char *stage)
+{
+	pthread_mutex_lock(&job->jobs->lock);
+	snprintf(job->stage, sizeof(job->stage), "%s", stage);
+	job->rate = 0;
+	job_touch(job);
+	pthread_mutex_unlock(&job->jobs->lock);
+}
+
+static int job_work(struct job *job)
+{
+	struct service *service = job->jobs->service;
+	struct config_use *use = service_config(service);
+	struct work work = {.socket = -1, .pack = -1};
+	bool changed;
+	int r = process_start(job, &work, use->config);
+
+	if (r == 0)
+		r = listen_to(job, work.socket, &work.sharing);
+	fd_close(&work.socket);
+	r = process_end(job, r);
+	changed = json_is_true(json_object_get(job->result, "changed"));
+	if (r == 0 && changed && makes_pack(job)) {
+		set_stage(job, "commit");
+		r = adopt(job, &work);
+		if (r == 0)
+			partial_unlink(job);
+	}
+	if (job->result && makes_pack(job))
+		result_trim(job);
+	work_done(job, &work);
+	service_config_done(service, use);
+	return r;
+}
+
+static void job_end(struct job *job, int r)
+{
+	struct jobs *jobs = job->jobs;
+
+	pthread_mutex_lock(&jobs->lock);
+	if (job->state == STATE_RUNNING)
+		jobs->running--;
+	job->state = r == 0           ? STATE_DONE
+		     : job->cancelled ? STATE_CANCELLED
+				      : STATE_FAILED;
+	if (r == -EALREADY) {
+		/* It came by another way while we worked: that is what was wanted. */
+		job->state = STATE_DONE;
+		job->error = (struct error){0};
+		json_decref(job->result);
+		job->result =
+			json_pack("{s:b, s:s}", "changed", 0, "version", job->version);
+	} else if (r < 0 && job->result && makes_pack(job)) {
+		json_decref(job->result);
+		job->result = NULL;
+	}
+	job->ended_ns = clock_wall_ns();
+	job_touch(job);
+	pthread_mutex_unlock(&jobs->lock);
+	if (r == 0 || r == -EALREADY)
+		log_info("%s ended: app=%s version=%s who=%s", job->kind, job->app,
+			 job->version, job->who);
+	else
+		log_warning("%s failed: app=%s version=%s who=%s error='%s'", job->kind,
+			    job->app, job->version, job->who, job->error.text);
+}
+
+/* Wait for one of RUNNING_MAX places. */
+static int place_take(struct job *job)
+{
+	struct jobs *jobs = job->jobs;
+	int r = 0;
+
+	pthread_mutex_lock(&jobs->lock);
+	while (jobs->running >= RUNNING_MAX && !job->cancelled)
+		pthread_cond_wait(&jobs->changed, &jobs->lock);
+	if (job->cancelled) {
+		r = error_set(&job->error, -ECANCELED, "cancelled");
+	} else {
+		jobs->running++;
+		job->state = STATE_RUNNING;
+		job_touch(job);
+	}
+	pthread_mutex_unlock(&jobs->lock);
+	return r;
+}
+
+/* After the end nobody waits for it: what came in is made findable for the next. */
+static void index_later(struct job *job)
+{
+	struct service *service = job->jobs->service;
+	struct error err = {0};
+
+	if (!strcmp(job->kind, "verify") ||
+	    service_share_begin(service, &job->cancelled) < 0)
+		return;
+	if (store_index(service->store, &err) < 0)
+		log_warning("cannot index the store: %s", err.text);
+	service_share_end(service);
+}
+
+static void *job_thread(void *context)
+{
+	struct job *job = context;
+	int r = place_take(job);
+
+	if (r == 0)
+		r = job_work(job);
+	job_end(job, r);
+	if (r == 0)
+		index_later(job);
+	return NULL;
+}
+
+struct jobs *jobs_new(struct service *service)
+{
+	struct jobs *jobs = calloc(1, sizeof(*jobs));
+	pthread_condattr_t monotonic;
+
+	if (!jobs)
+		return NULL;
+	jobs->service = service;
+	jobs->next_id = 1;
+	pthread_mutex_init(&jobs->lock, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&jobs->changed, &monotonic);
+	pthread_condattr_destroy(&monotonic);
+	return jobs;
+}
+
+static void cancel(struct job *job)
+{
+	job->cancelled = true;
+	if (job->pid)
+		kill(job->pid, SIGKILL);
+	pthread_cond_broadcast(&job->jobs->changed);
+}
+
+void jobs_free(struct jobs *jobs)
+{
+	if (!jobs)
+		return;
+	pthread_mutex_lock(&jobs->lock);
+	jobs->stopping = true;
+	for (struct job *job = jobs->list; job; job = job->next)
+		if (!ended(job))
+			cancel(job);
+	pthread_mutex_unlock(&jobs->lock);
+	service_share_wake(jobs->service);
+	while (jobs->list) {
+		struct job *job = jobs->list;
+
+		jobs->list = job->next;
+		pthread_join(job->thread, NULL);
+		job_free(job);
+	}
+	pthread_cond_destroy(&jobs->changed);
+	pthread_mutex_destroy(&jobs->lock);
+	free(jobs);
+}
+
+/* Forget the oldest of the ended ones. */
+static void trim(struct jobs *jobs)
+{
+	unsigned kept = 0;
+
+	for (struct job **at = &jobs->list; *at;) {
+		struct job *job = *at;
+
+		if (!ended(job) || ++kept <= ENDED_KEPT) {
+			at = &job->next;
+			continue;
+		}
+		*at = job->next;
+		pthread_join(job->thread, NULL);
+		job_free(job);
+	}
+}
+
+static struct job *find_same(struct jobs *jobs, const struct job_order *order)
+{
+	for (struct job *job = jobs->list; job; job = job->next)
+		if (!ended(job) && !job->cancelled && !strcmp(job->kind, order->kind) &&
+		    !strcmp(job->app, order->app) &&
+		    (order->version ? !strcmp(job->version, order->version)
+				    : job->latest || !*job->version))
+			return job;
+	return NULL;
+}
+
+static unsigned count_waiting(const struct jobs *jobs)
+{
+	unsigned count = 0;
+
+	for (const struct job *job = jobs->list; job; job = job->next)
+		count += !ended(job);
+	return count;
+}
+
+static struct job *job_new(struct jobs *jobs, const struct job_order *order)
+{
+	struct job *job = calloc(1, sizeof(*job));
+
+	if (!job)
+		return NULL;
+	job->warnings = json_array();
+	job->jobs = jobs;
+	job->archive_fd = order->archive_fd;
+	job->latest = !order->version && !strcmp(order->kind, "fetch");
+	job->started_ns = clock_wall_ns();
+	snprintf(job->kind, sizeof(job->kind), "%s", order->kind);
+	snprintf(job->app, sizeof(job->app), "%s", order->app);
+	snprintf(job->version, sizeof(job->version), "%s",
+		 order->version ? order->version : "");
+	snprintf(job->sha256, sizeof(job->sha256), "%s",
+		 order->sha256 ? order->sha256 : "");
+	snprintf(job->who, sizeof(job->who), "%s", order->who);
+	snprintf(job->stage, sizeof(job->stage), "%s",
+		 strcmp(order->kind, "verify") ? "checksums" : "verify");
+	return job;
+}
+
+static int start(struct jobs *jobs, const struct job_order *order, struct job **ret,
+		 struct error *err)
+{
+	struct job *job;
+	int r;
+
+	if (jobs->stopping || count_waiting(jobs) >= QUEUED_MAX)
+		return error_set(err, -EBUSY, "%d jobs wait already: try again later",
+				 QUEUED_MAX);
+	trim(jobs);
+	job = job_new(jobs, order);
+	if (!job)
+		return error_set(err, -ENOMEM, "not enough memory");
+	job->id = jobs->next_id++;
+	r = pthread_create(&job->thread, NULL, job_thread, job);
+	if (r) {
+		job->archive_fd = -1;
+		job_free(job);
+		return error_set(err, -r, "cannot start a thread: %s", strerror(r));
+	}
+	job->next = jobs->list;
+	jobs->list = job;
+	*ret = job;
+	return 0;
+}
+
+int jobs_start(struct jobs *jobs, const struct job_order *order, json_t **ret,
+	       uint64_t *ret_waiter, struct error *err)
+{
+	int archive_fd = order->archive_fd;
+	struct job *job;
+	int r = 0;
+
+	pthread_mutex_lock(&jobs->lock);
+	job = find_same(jobs, order);
+	if (!job) {
+		r = start(jobs, order, &job, err);
+		if (r == 0)
+			archive_fd = -1;
+	}
+	if (r == 0) {
+		job->waiters++;
+		*ret_waiter = ++job->waiter_next;
+		*ret = job_json(job);
+	}
+	pthread_mutex_unlock(&jobs->lock);
+	fd_close(&archive_fd);
+	return r;
+}
+
+int jobs_available(struct jobs *jobs, const char *app, json_t **ret, struct error *err)
+{
+	const struct job_order order = {
+		.kind = "list", .app = app, .who = "", .archive_fd = -1};
+	struct job *job = job_new(jobs, &order);
+	int r;
+
+	if (!job)
+		return error_set(err, -ENOMEM, "not enough memory");
+	/* In no list: nobody sees it, cancels it or joins it. */
+	r = job_work(job);
+	if (r < 0)
+		error_set(err, r, "%s", job->error.text);
+	else
+		*ret = json_incref(job->result);
+	job_free(job);
+	return r;
+}
+
+static struct job *find(struct jobs *jobs, uint64_t id)
+{
+	for (struct job *job = jobs->list; job; job = job->next)
+		if (job->id == id)
+			return job;
+	return NULL;
+}
+
+static int not_found(uint64_t id, struct error *err)
+{
+	return error_set(
+		err, -ENOENT,
+		"there is no job %llu: the last %d are remembered, until the daemon "
+		"ends",
+		(unsigned long long)id, ENDED_KEPT);
+}
+
+int jobs_get(struct jobs *jobs, uint64_t id, uint64_t after, uint64_t wait_ms,
+	     json_t **ret, struct error *err)
+{
+	struct timespec until;
+	struct job *job;
+	int r = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += (time_t)(wait_ms / 1000);
+	pthread_mutex_lock(&jobs->lock);
+	/* The job may be forgotten while we wait: look it up again each time. */
+	while ((job = find(jobs, id)) && wait_ms && job->sequence <= after &&
+	       !ended(job) && !jobs->stopping && r == 0)
+		r = pthread_cond_timedwait(&jobs->changed, &jobs->lock, &until);
+	if (job)
+		*ret = job_json(job);
+	pthread_mutex_unlock(&jobs->lock);
+	return job ? 0 : not_found(id, err);
+}
+
+json_t *jobs_list(struct jobs *jobs, bool running)
+{
+	json_t *array = json_array();
+
+	pthread_mutex_lock(&jobs->lock);
+	for (const struct job *job = jobs->list; job; job = job->next)
+		if (!running || !ended(job))
+			json_array_append_new(array, job_json(job));
+	pthread_mutex_unlock(&jobs->lock);
+	return array;
+}
+
+/* What was killed ends soon; the reply shall say so. */
+static void wait_end(struct jobs *jobs, uint64_t id)
+{
+	const struct job *job;
+
+	pthread_mutex_lock(&jobs->lock);
+	while ((job = find(jobs, id)) && !ended(job))
+		pthread_cond_wait(&jobs->changed, &jobs->lock);
+	pthread_mutex_unlock(&jobs->lock);
+}
+
+int jobs_cancel(struct jobs *jobs, uint64_t id, uint64_t waiter, json_t **ret,
+		struct error *err)
+{
+	struct job *job;
+	int r = 0;
+
+	pthread_mutex_lock(&jobs->lock);
+	job = find(jobs, id);
+	if (job && !ended(job)) {
+		if (waiter && job->waiters > 0)
+			job->waiters--;
+		if (!waiter || job->waiters == 0) {
+			cancel(job);
+			r = 1;
+		}
+	}
+	pthread_mutex_unlock(&jobs->lock);
+	if (!job)
+		return not_found(id, err);
+	service_share_wake(jobs->service);
+	if (r > 0)
+		wait_end(jobs, id);
+	return jobs_get(jobs, id, 0, 0, ret, err) < 0 ? -ENOENT : r;
+}
