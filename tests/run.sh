@@ -96,7 +96,7 @@ build_all() {
 
 # cmocka prints TAP, so that its single tests can be counted in meson's log.
 run_unit() {
-	CMOCKA_MESSAGE_OUTPUT=TAP meson test -C "$build" --no-rebuild --suite unit \
+	CMOCKA_MESSAGE_OUTPUT=TAP meson test -C "$build" --no-rebuild --suite unit --timeout-multiplier 4 \
 		--print-errorlogs || true
 	cp "$build/meson-logs/testlog.json" "$results/unit.json" 2>/dev/null || true
 }
