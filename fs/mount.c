@@ -73,38 +73,45 @@ static int make_shared(const char *base, struct error *err)
 	return 0;
 }
 
-/* Whether a directory holds nothing but directories that hold nothing but directories. */
-static bool only_directories(int parent, const char *name, int levels, bool *ret_any)
+/* What a directory that should be empty holds. */
+struct content {
+	bool any;          /* a directory, at least */
+	char offence[300]; /* the first thing that is none, or that cannot be looked at */
+};
+
+static void content_look(int parent, const char *name, int levels,
+			 struct content *content)
 {
 	int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *entry;
-	bool only = dir && levels > 0;
 
 	if (!dir && fd >= 0)
 		close(fd);
-	while (only && (entry = readdir(dir))) {
+	if (!dir || levels == 0)
+		snprintf(content->offence, sizeof(content->offence), "%s", name);
+	while (dir && !*content->offence && (entry = readdir(dir))) {
 		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
 			continue;
-		*ret_any = true;
-		only = only_directories(dirfd(dir), entry->d_name, levels - 1, ret_any);
+		content->any = true;
+		content_look(dirfd(dir), entry->d_name, levels - 1, content);
 	}
 	if (dir)
 		closedir(dir);
-	return only;
 }
 
 static int check_empty(const char *path, struct error *err)
 {
-	bool any = false;
+	struct content content = {0};
 
-	if (!only_directories(AT_FDCWD, path, LEVELS_MAX, &any))
+	content_look(AT_FDCWD, path, LEVELS_MAX, &content);
+	if (*content.offence)
 		return error_set(
 			err, -EBUSY,
-			"the mountpoint '%s' is not empty: move what is in it away, "
-			"or set another 'mount'",
-			path);
-	if (any)
+			"the mountpoint '%s' is not empty, '%s' is in it: move it "
+			"away, or set another 'mount'",
+			path, content.offence);
+	if (content.any)
 		log_warning(
 			"the mountpoint '%s' holds empty directories, probably made by "
 			"a container engine that started before us; they are hidden now",
