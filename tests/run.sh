@@ -145,7 +145,7 @@ main() {
 	trap 'rm -rf "$results"' EXIT
 	: >"$results/figures"
 	export DEPLOYFS_BUILD=$build DEPLOYFS_FIGURES=$results/figures PYTHONDONTWRITEBYTECODE=1
-	export DEPLOYFS_CACHE=${DEPLOYFS_CACHE:-$top/build/cache}
+	export DEPLOYFS_CACHE=${DEPLOYFS_CACHE:-$top/build/apps}
 	export ASAN_OPTIONS=${ASAN_OPTIONS:-allow_user_segv_handler=0:detect_leaks=1}
 	export UBSAN_OPTIONS=${UBSAN_OPTIONS:-halt_on_error=1:print_stacktrace=1}
 	build_all

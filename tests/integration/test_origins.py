@@ -690,6 +690,7 @@ def test_http_list_of_a_gigabyte_is_refused(http, fetch):
 
 
 def test_http_trickle_is_given_up(http, fetch):
+    http.bodies = {"/shop/SHA256SUMS": b"#" * MIB}
     http.rate = 100  # never still for the stall timeout
     begin = time.monotonic()
     run = fetch(http.url, stall_ms=1000)
