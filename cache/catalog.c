@@ -27,8 +27,7 @@ static const char schema[] =
 	" id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, node INTEGER NOT NULL,"
 	" made_ns INTEGER NOT NULL, changed_ns INTEGER NOT NULL);"
 	"CREATE TABLE pack("
-	" id INTEGER PRIMARY KEY, first_node INTEGER NOT NULL, node_count INTEGER NOT "
-	"NULL,"
+	" id INTEGER PRIMARY KEY, first_node INTEGER NOT NULL, node_count INTEGER NOT NULL,"
 	" dir_count INTEGER NOT NULL, bytes INTEGER NOT NULL,"
 	" indexed INTEGER NOT NULL DEFAULT 0," /* its hashes are in index.db */
 	" dirty INTEGER NOT NULL DEFAULT 0);"  /* a ghost to be swept */
@@ -175,8 +174,7 @@ static int schema_make(struct catalog *catalog, bool writable, struct error *err
 	if (version > CATALOG_VERSION)
 		return error_set(
 			err, -EBADMSG,
-			"made by a newer deployfs (catalog version %lld, this one "
-			"knows %d): install that one",
+			"made by a newer deployfs (catalog version %lld, this one knows %d): install that one",
 			(long long)version, CATALOG_VERSION);
 	if (!writable)
 		return error_set(err, -EBADMSG, "of version %lld", (long long)version);
@@ -366,8 +364,7 @@ int catalog_find(struct catalog *catalog, const char *app, const char *version,
 	if (r == 0)
 		return error_set(
 			err, -ENOENT,
-			"'%s' has no version '%s' here: 'deployctl list %s' shows "
-			"which, 'deployctl fetch %s %s' gets it",
+			"'%s' has no version '%s' here: 'deployctl list %s' shows which, 'deployctl fetch %s %s' gets it",
 			app, version, app, app, version);
 	return r < 0 ? r : 0;
 }
@@ -579,8 +576,7 @@ static int check_unused(struct catalog *catalog, const struct version *version,
 	if (version->pinned)
 		return error_set(
 			err, -EBUSY,
-			"version '%s' of '%s' is pinned: 'deployctl unpin %s %s' "
-			"lets it go",
+			"version '%s' of '%s' is pinned: 'deployctl unpin %s %s' lets it go",
 			version->name, version->app, version->app, version->name);
 	r = sql_query(catalog->db, &row, err,
 		      "SELECT name FROM channel WHERE version = ?1"

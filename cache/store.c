@@ -177,6 +177,11 @@ static bool judge_old(const struct store *store, int dir, const char *file)
 	       clock_wall_ns() - st.st_mtim.tv_sec * 1000000000LL > PARTIAL_KEPT_NS;
 }
 
+int store_sweep_partials(const struct store *store, struct error *err)
+{
+	return sweep_dir(store, "partial", judge_old, err);
+}
+
 static int add_key(void *context, const struct pack_key *key)
 {
 	return pack_set_add(context, key);
@@ -230,7 +235,7 @@ int store_open(const char *path, bool writable, struct store **ret, struct error
 	if (r == 0 && writable)
 		r = sweep_dir(store, "packs", judge_orphan, err);
 	if (r == 0 && writable)
-		r = sweep_dir(store, "partial", judge_old, err);
+		r = store_sweep_partials(store, err);
 	if (r < 0)
 		return r;
 	*ret = take_ptr(store);

@@ -18,16 +18,19 @@
 #include <fuse_lowlevel.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <time.h>
 
 #define THREADS    4
 #define FOREVER    ((double)INT_MAX) /* seconds: nothing changes without a notification */
 #define READ_AHEAD 1024              /* KiB; 128 is the kernel's default */
 #define LIST_MAX   (128 * 1024)      /* bytes of one reply to readdir */
+#define JOIN_NS    20000000L         /* between two attempts to end a thread */
 #define BACKGROUND 64                /* requests that the kernel sends ahead */
 
 struct apps {
@@ -331,10 +334,30 @@ static int session_make(struct apps *apps, struct error *err)
 	return 0;
 }
 
+static void on_wake(int number)
+{
+}
+
+/* A thread may wait in read(2) for a connection that others keep alive after a forced
+ * unmount. A signal ends the call; one that came just before it does not, so it is sent
+ * again. */
 static void threads_join(struct apps *apps)
 {
-	for (size_t i = 0; i < apps->thread_count; i++)
-		pthread_join(apps->threads[i], NULL);
+	struct sigaction wake = {.sa_handler = on_wake};
+
+	sigaction(SIGUSR1, &wake, NULL);
+	for (size_t i = 0; i < apps->thread_count; i++) {
+		struct timespec until;
+
+		do {
+			pthread_kill(apps->threads[i], SIGUSR1);
+			clock_gettime(CLOCK_REALTIME, &until);
+			until.tv_nsec += JOIN_NS;
+			until.tv_sec += until.tv_nsec / 1000000000;
+			until.tv_nsec %= 1000000000;
+		} while (pthread_timedjoin_np(apps->threads[i], NULL, &until) ==
+			 ETIMEDOUT);
+	}
 	apps->thread_count = 0;
 }
 

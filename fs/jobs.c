@@ -63,7 +63,7 @@ struct job {
 
 	/* guarded by jobs->lock */
 	enum state state;
-	atomic_bool cancelled; /* somebody has asked; read without the lock too */
+	atomic_bool cancelled;         /* somebody has asked; read without the lock too */
 	uint64_t waiters, waiter_next; /* how many wait; the number of the next one */
 	pid_t pid;
 	uint64_t sequence;

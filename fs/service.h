@@ -44,9 +44,9 @@ struct service {
 	struct config_use *config;
 
 	pthread_mutex_t reap;        /* one look for what can be freed at a time */
-	pthread_mutex_t reaper_lock; /* guards the two below */
+	pthread_mutex_t reaper_lock; /* guards the four below */
 	pthread_cond_t reaper_wake;
-	bool reaper_stop;
+	bool reaper_stop, reaper_kicked;
 	pthread_t reaper;
 	bool reaper_started;
 };

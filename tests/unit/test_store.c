@@ -525,7 +525,7 @@ static void what_was_freed_reads_as_an_error_not_as_zeros(void **state)
 	swept(site);
 	assert_int_equal(pack_read_object(pack, 0, 0, 300000, false, site->buffer, &data,
 					  &size),
-			 -EIO);
+			 -EBADMSG);
 	pack_unref(pack);
 }
 
