@@ -572,6 +572,21 @@ static void tree_is_listed_sorted_and_found_by_name(void **state)
 	pack_unref(pack);
 }
 
+static void entry_tells_its_whole_path(void **state)
+{
+	struct site *site = *state;
+	struct pack *pack = pack_of_all(site);
+	char path[PACK_PATH_MAX + 1];
+
+	assert_loads(pack);
+	pack_entry_path(pack, 3, &pack->meta.entries[pack->meta.dirs[3].first_entry],
+			path);
+	assert_string_equal(path, "lib/deep/link");
+	pack_entry_path(pack, 0, &pack->meta.entries[0], path);
+	assert_string_equal(path, "bin");
+	pack_unref(pack);
+}
+
 static void every_changed_byte_of_the_header_is_found(void **state)
 {
 	struct site *site = *state;
@@ -1109,6 +1124,7 @@ int main(void)
 		WITH_SITE(other_content_of_a_forged_equal_hash_is_not_shared),
 		WITH_SITE(candidate_that_does_not_exist_or_is_rotten_is_not_shared),
 		WITH_SITE(tree_is_listed_sorted_and_found_by_name),
+		WITH_SITE(entry_tells_its_whole_path),
 		WITH_SITE(every_changed_byte_of_the_header_is_found),
 		WITH_SITE(every_changed_byte_of_the_metadata_is_found),
 		WITH_SITE(pack_that_is_cut_is_refused),
