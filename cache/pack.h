@@ -283,8 +283,7 @@ void pack_unref(struct pack *pack);
 struct pack_set *pack_set_new(const char *directory);
 void pack_set_free(struct pack_set *set);
 
-/** pack_set_add() - make a pack known. Keys come in ascending order of id and first_node.
- */
+/** pack_set_add() - make a pack known. A larger id has a larger first_node. */
 int pack_set_add(struct pack_set *set, const struct pack_key *key);
 
 /** pack_set_drop() - forget it; who holds a reference goes on using it */

@@ -996,6 +996,27 @@ static void pack_is_found_by_any_of_its_nodes(void **state)
 	assert_null(pack_set_get(site->set, 2));
 }
 
+static void packs_are_found_in_whatever_order_they_came(void **state)
+{
+	struct site *site = *state;
+	static const uint64_t ids[] = {5, 2, 9, 1, 7};
+
+	for (size_t i = 0; i < 5; i++) {
+		struct pack_key key = {ids[i], ids[i] * 10, 3, 1};
+
+		assert_int_equal(pack_set_add(site->set, &key), 0);
+	}
+	for (size_t i = 0; i < 5; i++) {
+		struct pack *by_id = pack_set_get(site->set, ids[i]);
+		struct pack *by_node = pack_set_find(site->set, ids[i] * 10 + 3);
+
+		assert_non_null(by_id);
+		assert_ptr_equal(by_id, by_node);
+		pack_unref(by_id);
+		pack_unref(by_node);
+	}
+}
+
 static void dropped_pack_is_readable_for_who_holds_it(void **state)
 {
 	struct site *site = *state;
@@ -1137,6 +1158,7 @@ int main(void)
 		WITH_SITE(block_that_rots_after_its_first_read_is_found_by_reading_again),
 		WITH_SITE(body_that_is_cut_off_is_an_error),
 		WITH_SITE(pack_is_found_by_any_of_its_nodes),
+		WITH_SITE(packs_are_found_in_whatever_order_they_came),
 		WITH_SITE(dropped_pack_is_readable_for_who_holds_it),
 		WITH_SITE(every_failing_write_fails_the_writer_without_a_leak),
 		WITH_SITE(every_failing_allocation_fails_the_writer_without_a_leak),
