@@ -67,7 +67,7 @@ struct pack_header {
 	struct checksum header_hash; /* of the 4080 bytes before it */
 };
 
-/* A body: one piece of content, stored once. */
+/* A body: one piece of content, stored once; in order of their offsets. */
 struct pack_object {
 	uint64_t offset;      /* in the pack */
 	uint64_t size;        /* bytes; 0: no body */
@@ -259,6 +259,11 @@ int pack_read(struct pack *pack, uint32_t node, uint64_t offset, size_t size,
 int pack_read_object(const struct pack *pack, uint32_t object, uint64_t offset,
 		     size_t size, bool again, void *buffer, const void **ret_data,
 		     size_t *ret_size);
+
+/** pack_distrust() - compare an object of this pack again at its next read: it may be
+ * gone
+ */
+void pack_distrust(const struct pack *pack, uint32_t object);
 
 /** pack_node_object() - the pack and object that hold a node's body */
 int pack_node_object(const struct pack *pack, uint32_t node, const struct pack **ret_pack,
