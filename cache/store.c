@@ -187,6 +187,36 @@ static int add_key(void *context, const struct pack_key *key)
 	return pack_set_add(context, key);
 }
 
+static bool is_pack(const char *file)
+{
+	const char *end = strrchr(file, '.');
+
+	return end && !strcmp(end, ".pack");
+}
+
+/* A store without its catalog is not a new one: taken for that, its packs would be swept
+ * as orphans, and with them what no origin may have any more (I8). */
+static int check_catalog(const struct store *store, struct error *err)
+{
+	cleanup(dir_close) DIR *dir = NULL;
+	struct dirent *entry;
+	char path[4096];
+	struct stat st;
+
+	if (stat(store_path(store, "catalog.db", path), &st) == 0 && st.st_size > 0)
+		return 0;
+	dir = opendir(store_path(store, "packs", path));
+	while (dir && (entry = readdir(dir)))
+		if (is_pack(entry->d_name))
+			return error_set(
+				err, -EBADMSG,
+				"the store '%s' has packs but no catalog.db: restore "
+				"catalog.db from a backup, or move packs/ away and fetch "
+				"everything again",
+				store->path);
+	return 0;
+}
+
 static int open_for_writing(struct store *store, struct error *err)
 {
 	int r = dir_make(store->path, 0700);
@@ -201,6 +231,8 @@ static int open_for_writing(struct store *store, struct error *err)
 		r = take_lock(store, err);
 	if (r == 0)
 		r = make_dirs(store, err);
+	if (r == 0)
+		r = check_catalog(store, err);
 	return r;
 }
 

@@ -653,6 +653,26 @@ static void adopted_pack_without_a_version_goes_at_the_next_start(void **state)
 	assert_true(pack_id_of(site, "1.0") > version.pack);
 }
 
+static void store_that_lost_its_catalog_is_refused_with_its_packs_whole(void **state)
+{
+	struct site *site = *state;
+	struct store *other = NULL;
+
+	TREE(site, "1.0", "echo one > file");
+	publish(site, "1.0");
+	store_close(site->store);
+	site->store = NULL;
+	shell("mkdir '%s/away' && mv '%s'/catalog.db* '%s/away'", site->dir,
+	      site->store_path, site->dir);
+	assert_int_equal(store_open(site->store_path, true, &other, &site->err),
+			 -EBADMSG);
+	assert_non_null(strstr(site->err.text, "catalog.db"));
+	assert_null(other);
+	shell("mv '%s'/away/* '%s'", site->dir, site->store_path);
+	open_store(site);
+	assert_int_equal(files_in(site, "packs"), 1);
+}
+
 static void second_daemon_is_told_who_has_the_store(void **state)
 {
 	struct site *site = *state;
@@ -833,6 +853,7 @@ int main(void)
 		WITH_SITE(lost_index_is_made_again_from_the_packs),
 		WITH_SITE(leftovers_of_a_crash_go_at_the_next_start),
 		WITH_SITE(adopted_pack_without_a_version_goes_at_the_next_start),
+		WITH_SITE(store_that_lost_its_catalog_is_refused_with_its_packs_whole),
 		WITH_SITE(second_daemon_is_told_who_has_the_store),
 		WITH_SITE(store_that_others_can_change_is_refused),
 		WITH_SITE(garbage_is_not_adopted),
