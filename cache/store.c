@@ -429,9 +429,13 @@ static int live_find(struct store *store, const struct ghost *what,
 		return error_set(err, -ENOMEM, "not enough memory");
 	for (size_t i = 0; i < what->dependent_count; i++) {
 		struct pack *user = pack_set_get(store->packs, what->dependents[i]);
-		int r = user ? pack_load(user, err) : -ENOENT;
+		int r;
 
+		/* Dropped itself since the list was made. */
+		if (!user)
+			continue;
 		/* Without knowing what a user needs nothing may be given back. */
+		r = pack_load(user, err);
 		if (r == 0)
 			live_mark(ghost, user, live);
 		pack_unref(user);
