@@ -17,6 +17,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #define TYPE       "fuse.deployfs"
@@ -27,7 +28,7 @@
 struct point {
 	const char *path;
 	bool found;
-	char type[64], options[256];
+	char type[64], options[256], root[PATH_MAX];
 	dev_t device;
 	unsigned shared;
 };
@@ -41,6 +42,7 @@ static bool point_match(void *context, const struct mountinfo *info)
 		point->device = info->device;
 		point->shared = info->shared;
 		snprintf(point->type, sizeof(point->type), "%s", info->type);
+		snprintf(point->root, sizeof(point->root), "%s", info->root);
 		snprintf(point->options, sizeof(point->options), "%s", info->options);
 	}
 	return true;
@@ -110,9 +112,11 @@ static int check_empty(const char *path, struct error *err)
 static int clear_old(const char *path, struct error *err)
 {
 	for (struct point point = point_of(path); point.found; point = point_of(path)) {
-		struct stat st;
+		struct statfs st;
 
-		if (strcmp(point.type, TYPE) || stat(path, &st) == 0 || errno != ENOTCONN)
+		/* Not stat(2): the kernel goes on answering that from its caches. */
+		if (strcmp(point.type, TYPE) || statfs(path, &st) == 0 ||
+		    errno != ENOTCONN)
 			return error_set(
 				err, -EBUSY,
 				"something of type '%s' is mounted at '%s' already: "
@@ -235,13 +239,33 @@ static void leave_base(const struct mount *m)
 		umount2(m->base, UMOUNT_NOFOLLOW);
 }
 
+bool mount_here(const struct mount *m)
+{
+	struct point point = point_of(m->apps);
+
+	return m->mounted && point.found && point.device == m->device;
+}
+
+static bool bound_elsewhere(const struct mount *m, char *text, size_t size)
+{
+	struct point base = point_of(m->base);
+
+	return holders_binds(m->device, base.device, base.root, text, size) > 0;
+}
+
 int mount_leave(struct mount *m, bool force, struct error *err)
 {
 	char text[700];
 
 	if (!m->mounted)
 		return 0;
-	if (!force && holders_binds(m->device, text, sizeof(text)))
+	if (!mount_here(m)) {
+		log_warning("'%s' was unmounted, or covered, by somebody else", m->apps);
+		m->mounted = false;
+		leave_base(m);
+		return 0;
+	}
+	if (!force && bound_elsewhere(m, text, sizeof(text)))
 		return error_set(
 			err, -EBUSY,
 			"'%s' is in use: %s; stop them, or use --force, after which "
