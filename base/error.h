@@ -32,7 +32,8 @@ struct error {
  * @err:  filled; may be NULL
  * @code: negative errno
  * @format: printf format, lower case, names in 'quotes', no full stop at the end. Control
- *          characters in the result are replaced by '?', a text that is too long is cut.
+ *          characters, and bytes that are not UTF-8, are replaced by '?', a text that is
+ * too long is cut.
  *
  * Return: @code, so that `return error_set(err, -ENOENT, ...)` reads well.
  */

@@ -26,6 +26,10 @@ struct catalog;
 #define CHANNEL_DEFAULT  "current"
 #define CHANNEL_PREVIOUS "previous"
 
+/* Old node ids of one channel, and of one file in .deployfs/, that are still answered. */
+#define CATALOG_LINKS_KEPT 1000
+#define CATALOG_TEXTS_KEPT 8
+
 /** What the mount has to show differently. */
 enum change_kind {
 	CHANGE_APP,          /* a new application: name, app_node */

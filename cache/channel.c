@@ -18,9 +18,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LINKS_KEPT 1000 /* old node ids of one channel that are still answered for */
-#define TEXTS_KEPT 8
-
 /* A new id for a name, with what it says; old ones beyond @keep are forgotten. */
 static int leaf_new(struct catalog *catalog, int64_t app, const char *name,
 		    const char *text, int64_t now_ns, int64_t keep, uint64_t *ret,
@@ -57,7 +54,7 @@ static int channel_point(struct catalog *catalog, const struct app_row *app,
 	change->text = strdup(version);
 	if (!change->text)
 		return error_set(err, -ENOMEM, "not enough memory");
-	r = leaf_new(catalog, app->id, channel, version, now_ns, LINKS_KEPT,
+	r = leaf_new(catalog, app->id, channel, version, now_ns, CATALOG_LINKS_KEPT,
 		     &change->node, err);
 	if (r == 0)
 		r = sql_run(catalog->db, err,
@@ -219,7 +216,8 @@ static int text_settle(struct catalog *catalog, const char *name, const char *te
 	change->text = strdup(text);
 	if (!change->text)
 		return error_set(err, -ENOMEM, "not enough memory");
-	return leaf_new(catalog, 0, name, text, now_ns, TEXTS_KEPT, &change->node, err);
+	return leaf_new(catalog, 0, name, text, now_ns, CATALOG_TEXTS_KEPT, &change->node,
+			err);
 }
 
 static int settle_status(struct catalog *catalog, int64_t now_ns,

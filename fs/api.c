@@ -97,6 +97,19 @@ const char *api_query(const struct api_request *request, const char *name)
 					   name);
 }
 
+int api_number(const char *text, const char *what, uint64_t *ret, struct error *err)
+{
+	char *end = NULL;
+
+	errno = 0;
+	if (*text >= '0' && *text <= '9')
+		*ret = strtoull(text, &end, 10);
+	if (!end || *end || errno)
+		return error_set(err, -EINVAL, "'%.100s' is not a number for %s", text,
+				 what);
+	return 0;
+}
+
 void api_who(const struct api_request *request, char *text, size_t size)
 {
 	struct passwd entry, *found = NULL;
@@ -212,7 +225,7 @@ static bool route_match(const struct route *route, const struct parts *parts,
 {
 	const char *at = route->path;
 
-	request->app = request->version = NULL;
+	request->app = request->version = request->id_text = NULL;
 	for (size_t i = 0; i < parts->count; i++) {
 		size_t size = strcspn(at, "/");
 
@@ -223,7 +236,7 @@ static bool route_match(const struct route *route, const struct parts *parts,
 		else if (!strncmp(at, "VERSION", size) && size == 7)
 			request->version = parts->part[i];
 		else if (!strncmp(at, "ID", size) && size == 2)
-			request->id = strtoull(parts->part[i], NULL, 10);
+			request->id_text = parts->part[i];
 		else if (strlen(parts->part[i]) != size ||
 			 strncmp(at, parts->part[i], size))
 			return false;
@@ -269,8 +282,10 @@ static int body_parse(const struct incoming *incoming, json_t **ret, struct erro
 	return 0;
 }
 
-static int names_check(const struct api_request *request, struct error *err)
+static int names_check(struct api_request *request, struct error *err)
 {
+	if (request->id_text)
+		return api_number(request->id_text, "a job", &request->id, err);
 	if (request->app && !name_valid(request->app))
 		return error_set(
 			err, -EINVAL,
@@ -434,7 +449,9 @@ static int socket_make(const char *path, struct error *err)
 	if (fd < 0)
 		return error_set(err, -errno, "cannot make a socket: %s",
 				 strerror(errno));
-	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
+	/* EAGAIN: it lives, and has more callers than it can take at once. */
+	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0 ||
+	    errno == EAGAIN)
 		return error_set(err, -EBUSY,
 				 "another deployfsd serves '%s': stop it, or set another "
 				 "'runtime'",

@@ -160,11 +160,15 @@ int api_verify(struct api_request *request, json_t **ret, struct error *err)
 
 int api_cancel(struct api_request *request, json_t **ret, struct error *err)
 {
-	const char *waiter = api_query(request, "waiter");
+	const char *text = api_query(request, "waiter");
+	uint64_t waiter = 0;
 	json_t *job;
-	int r = jobs_cancel(request->service->jobs, request->id,
-			    waiter ? strtoull(waiter, NULL, 10) : 0, &job, err);
+	int r = text ? api_number(text, "a waiter", &waiter, err) : 0;
 
+	if (r == 0 && text && waiter == 0)
+		r = error_set(err, -EINVAL, "waiters are counted from 1");
+	if (r == 0)
+		r = jobs_cancel(request->service->jobs, request->id, waiter, &job, err);
 	if (r < 0)
 		return r;
 	*ret = json_pack("{s:b, s:o}", "changed", r, "job", job);

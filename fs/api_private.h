@@ -22,7 +22,8 @@ struct api_request {
 	gid_t gid;
 	const char *app;     /* from the path; NULL where the route has none; checked */
 	const char *version; /* the same */
-	uint64_t id;         /* of a job */
+	const char *id_text; /* the same, of a job */
+	uint64_t id;         /* its number */
 	json_t *body;        /* an object; {} where there was none */
 	int status; /* HTTP status of a success; 200 unless the handler says more */
 	bool stop;  /* end the daemon once the reply was sent */
@@ -37,6 +38,13 @@ typedef int api_handler_fn(struct api_request *request, json_t **ret, struct err
 
 /** api_query() - a query argument, or NULL */
 const char *api_query(const struct api_request *request, const char *name);
+
+/**
+ * api_number() - a number as text
+ * @what: what it is for, for the message
+ * Return: 0; -EINVAL it is none, or has more than 64 bits.
+ */
+int api_number(const char *text, const char *what, uint64_t *ret, struct error *err);
 
 /** api_who() - the name of the peer's user, for records */
 void api_who(const struct api_request *request, char *text, size_t size);

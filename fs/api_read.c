@@ -80,7 +80,7 @@ int api_get_status(struct api_request *request, json_t **ret, struct error *err)
 		DEPLOYFS_VERSION, "pid", (int)getpid(), "uptime_s",
 		(json_int_t)((clock_monotonic_ms() - service->started_ms) / 1000),
 		"mount", service->mount.base, "store", service->store->path, "healthy",
-		service->mount.mounted, "apps", (json_int_t)apps, "versions",
+		service_healthy(service), "apps", (json_int_t)apps, "versions",
 		(json_int_t)versions, "space", space_json(service), "origins",
 		all_origins(service, use->config), "fuse", fuse_json(service), "jobs",
 		jobs_list(service->jobs, true));
@@ -280,15 +280,17 @@ int api_get_job(struct api_request *request, json_t **ret, struct error *err)
 {
 	const char *after = api_query(request, "after"),
 		   *wait = api_query(request, "wait_s");
-	uint64_t seconds = wait ? strtoull(wait, NULL, 10) : 0;
+	uint64_t seconds = 0, sequence = 0;
 	json_t *job;
-	int r;
+	int r = wait ? api_number(wait, "'wait_s'", &seconds, err) : 0;
 
-	if (seconds > WAIT_MAX_S)
-		return error_set(err, -EINVAL, "'wait_s' is %d at most", WAIT_MAX_S);
-	r = jobs_get(request->service->jobs, request->id,
-		     after ? strtoull(after, NULL, 10) : 0, after ? seconds * 1000 : 0,
-		     &job, err);
+	if (r == 0 && after)
+		r = api_number(after, "'after'", &sequence, err);
+	if (r == 0 && seconds > WAIT_MAX_S)
+		r = error_set(err, -EINVAL, "'wait_s' is %d at most", WAIT_MAX_S);
+	if (r == 0)
+		r = jobs_get(request->service->jobs, request->id, sequence,
+			     after ? seconds * 1000 : 0, &job, err);
 	if (r == 0)
 		*ret = json_pack("{s:o}", "job", job);
 	return r;

@@ -11,6 +11,7 @@
 #include "apps.h"
 
 #include "cleanup.h"
+#include "holders.h"
 #include "log.h"
 
 #include <dirent.h>
@@ -26,12 +27,13 @@
 #include <sys/statvfs.h>
 #include <time.h>
 
-#define THREADS    4
-#define FOREVER    ((double)INT_MAX) /* seconds: nothing changes without a notification */
-#define READ_AHEAD 1024              /* KiB; 128 is the kernel's default */
-#define LIST_MAX   (128 * 1024)      /* bytes of one reply to readdir */
-#define JOIN_NS    20000000L         /* between two attempts to end a thread */
-#define BACKGROUND 64                /* requests that the kernel sends ahead */
+#define THREADS       4
+#define FOREVER       ((double)INT_MAX) /* seconds: nothing changes without a notification */
+#define READ_AHEAD    1024              /* KiB; 128 is the kernel's default */
+#define LIST_MAX      (128 * 1024)      /* bytes of one reply to readdir */
+#define BACKGROUND    64                /* requests that the kernel sends ahead */
+#define WAKE_SIGNAL   SIGUSR1           /* ends a thread's wait for a request */
+#define WAKE_EVERY_NS 20000000
 
 struct apps {
 	struct view *view;
@@ -117,7 +119,13 @@ static void on_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	struct apps *apps = apps_of(req, REQUEST_LOOKUP);
 	struct fuse_entry_param entry = {.entry_timeout = FOREVER};
 	struct pack_stat stat;
-	int r = view_lookup(apps->view, parent, name, &stat);
+	int r;
+
+	if (strlen(name) > PACK_COMPONENT_MAX) {
+		fuse_reply_err(req, ENAMETOOLONG);
+		return;
+	}
+	r = view_lookup(apps->view, parent, name, &stat);
 
 	/* A name that is not there is remembered too: entry.ino is 0. */
 	if (r == 0)
@@ -273,8 +281,72 @@ static void on_statfs(fuse_req_t req, fuse_ino_t node)
 	fuse_reply_statfs(req, &st);
 }
 
-/* Whatever changes something is refused by the kernel with EROFS: the mount is read-only,
- * so there are no operations for it. */
+/* Whatever changes something is refused by the kernel: the mount is read-only. These are
+ * for the day on which somebody has remounted it otherwise. */
+
+static void refuse(fuse_req_t req)
+{
+	apps_of(req, REQUEST_OTHER);
+	fuse_reply_err(req, EROFS);
+}
+
+static void on_setattr(fuse_req_t req, fuse_ino_t node, struct stat *attr, int which,
+		       struct fuse_file_info *file)
+{
+	refuse(req);
+}
+
+static void on_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+		     dev_t device)
+{
+	refuse(req);
+}
+
+static void on_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+	refuse(req);
+}
+
+static void on_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	refuse(req);
+}
+
+static void on_symlink(fuse_req_t req, const char *target, fuse_ino_t parent,
+		       const char *name)
+{
+	refuse(req);
+}
+
+static void on_rename(fuse_req_t req, fuse_ino_t parent, const char *name,
+		      fuse_ino_t new_parent, const char *new_name, unsigned flags)
+{
+	refuse(req);
+}
+
+static void on_link(fuse_req_t req, fuse_ino_t node, fuse_ino_t parent, const char *name)
+{
+	refuse(req);
+}
+
+static void on_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+		      struct fuse_file_info *file)
+{
+	refuse(req);
+}
+
+static void on_write(fuse_req_t req, fuse_ino_t node, const char *data, size_t size,
+		     off_t offset, struct fuse_file_info *file)
+{
+	refuse(req);
+}
+
+static void on_fallocate(fuse_req_t req, fuse_ino_t node, int mode, off_t offset,
+			 off_t size, struct fuse_file_info *file)
+{
+	refuse(req);
+}
+
 static const struct fuse_lowlevel_ops operations = {
 	.init = on_init,
 	.lookup = on_lookup,
@@ -288,6 +360,17 @@ static const struct fuse_lowlevel_ops operations = {
 	.forget = on_forget,
 	.forget_multi = on_forget_multi,
 	.statfs = on_statfs,
+	.setattr = on_setattr,
+	.mknod = on_mknod,
+	.mkdir = on_mkdir,
+	.unlink = on_unlink,
+	.rmdir = on_unlink,
+	.symlink = on_symlink,
+	.rename = on_rename,
+	.link = on_link,
+	.create = on_create,
+	.write = on_write,
+	.fallocate = on_fallocate,
 };
 
 static void *serve(void *context)
@@ -338,31 +421,34 @@ static void on_wake(int number)
 {
 }
 
-/* A thread may wait in read(2) for a connection that others keep alive after a forced
- * unmount. A signal ends the call; one that came just before it does not, so it is sent
- * again. */
+/* A thread that waits for a request is woken by a signal. One may be too early: again
+ * until it has ended. */
+static void thread_end(pthread_t thread)
+{
+	struct timespec until;
+
+	do {
+		pthread_kill(thread, WAKE_SIGNAL);
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_nsec += WAKE_EVERY_NS;
+		if (until.tv_nsec >= 1000000000) {
+			until.tv_sec++;
+			until.tv_nsec -= 1000000000;
+		}
+	} while (pthread_timedjoin_np(thread, NULL, &until) == ETIMEDOUT);
+}
+
 static void threads_join(struct apps *apps)
 {
-	struct sigaction wake = {.sa_handler = on_wake};
-
-	sigaction(SIGUSR1, &wake, NULL);
-	for (size_t i = 0; i < apps->thread_count; i++) {
-		struct timespec until;
-
-		do {
-			pthread_kill(apps->threads[i], SIGUSR1);
-			clock_gettime(CLOCK_REALTIME, &until);
-			until.tv_nsec += JOIN_NS;
-			until.tv_sec += until.tv_nsec / 1000000000;
-			until.tv_nsec %= 1000000000;
-		} while (pthread_timedjoin_np(apps->threads[i], NULL, &until) ==
-			 ETIMEDOUT);
-	}
+	for (size_t i = 0; i < apps->thread_count; i++)
+		thread_end(apps->threads[i]);
 	apps->thread_count = 0;
 }
 
 static int threads_start(struct apps *apps, struct error *err)
 {
+	/* Without SA_RESTART: it shall interrupt. */
+	sigaction(WAKE_SIGNAL, &(struct sigaction){.sa_handler = on_wake}, NULL);
 	while (apps->thread_count < THREADS) {
 		int r = pthread_create(&apps->threads[apps->thread_count], NULL, serve,
 				       apps);
@@ -413,6 +499,9 @@ void apps_stop(struct apps *apps)
 {
 	if (!apps)
 		return;
+	/* Unmounted does not mean gone: a bind or an open file elsewhere keeps the file
+	 * system, and then no read of /dev/fuse ends by itself. Its users get ENOTCONN
+	 * when the descriptor is closed. */
 	fuse_session_exit(apps->session);
 	threads_join(apps);
 	fuse_session_destroy(apps->session);
@@ -473,6 +562,9 @@ int apps_held(struct apps *apps, const struct change *change)
 	char path[PATH_MAX];
 	struct stat st;
 
+	/* What is mounted inside a bind of it would be detached by what follows. */
+	if (holders_inside(apps->mount->device, change->app, change->name))
+		return 1;
 	apps_notify(apps, change);
 	/* One look-up of the expired name: the answer "not there" lets the kernel drop
 	 * it. */

@@ -90,7 +90,7 @@ static void tell(char *text, size_t size, size_t told, pid_t pid, const char *ho
 struct mounts {
 	dev_t device;
 	unsigned ids[IDS_MAX];
-	char *points[IDS_MAX];
+	char *points[IDS_MAX], *roots[IDS_MAX];
 	size_t count;
 };
 
@@ -100,6 +100,7 @@ static bool mounts_add(void *context, const struct mountinfo *info)
 
 	if (info->device == mounts->device && mounts->count < IDS_MAX) {
 		mounts->ids[mounts->count] = info->id;
+		mounts->roots[mounts->count] = strdup(info->root);
 		mounts->points[mounts->count++] = strdup(info->point);
 	}
 	return true;
@@ -107,8 +108,10 @@ static bool mounts_add(void *context, const struct mountinfo *info)
 
 static void mounts_done(struct mounts *mounts)
 {
-	for (size_t i = 0; i < mounts->count; i++)
+	for (size_t i = 0; i < mounts->count; i++) {
 		free(mounts->points[i]);
+		free(mounts->roots[i]);
+	}
 }
 
 static bool below(const struct mounts *mounts, const char *path)
@@ -182,7 +185,9 @@ static bool has_mapped(pid_t pid, dev_t device)
 }
 
 struct search {
-	dev_t device;
+	dev_t device, base_device;
+	const char *base_root;
+	char version[300]; /* "/app/version", as a path in the file system */
 	unsigned group;
 	char *text;
 	size_t size, count;
@@ -245,16 +250,32 @@ static bool namespace_new(struct search *search, pid_t pid)
 }
 
 struct part {
-	dev_t device;
+	dev_t device, base_device;
+	const char *base_root;
+	unsigned bases[IDS_MAX]; /* ids of the mounts that show the base */
+	size_t base_count;
 	char point[512];
 };
+
+static bool find_base(void *context, const struct mountinfo *info)
+{
+	struct part *part = context;
+
+	if (info->device == part->base_device && !strcmp(info->root, part->base_root) &&
+	    part->base_count < IDS_MAX)
+		part->bases[part->base_count++] = info->id;
+	return true;
+}
 
 static bool find_part(void *context, const struct mountinfo *info)
 {
 	struct part *part = context;
 
-	if (info->device != part->device || !strcmp(info->root, "/"))
+	if (info->device != part->device)
 		return true;
+	for (size_t i = 0; i < part->base_count && !strcmp(info->root, "/"); i++)
+		if (part->bases[i] == info->parent)
+			return true;
 	snprintf(part->point, sizeof(part->point), "'%.200s' bound at '%.200s'",
 		 info->root, info->point);
 	return false;
@@ -263,21 +284,122 @@ static bool find_part(void *context, const struct mountinfo *info)
 static void look_for_part(void *context, pid_t pid)
 {
 	struct search *search = context;
-	struct part part = {.device = search->device};
+	struct part part = {
+		.device = search->device,
+		.base_device = search->base_device,
+		.base_root = search->base_root,
+	};
 
 	if (!namespace_new(search, pid))
 		return;
+	mountinfo_each(pid, find_base, &part);
 	mountinfo_each(pid, find_part, &part);
 	if (part.point[0])
 		tell(search->text, search->size, search->count++, pid, part.point);
 }
 
-size_t holders_binds(dev_t device, char *text, size_t size)
+size_t holders_binds(dev_t device, dev_t base_device, const char *base_root, char *text,
+		     size_t size)
+{
+	struct search search = {
+		.device = device,
+		.base_device = base_device,
+		.base_root = base_root,
+		.text = text,
+		.size = size,
+	};
+
+	text[0] = '\0';
+	each_process(look_for_part, &search);
+	return search.count;
+}
+
+/* Whether a path in the file system is a version's directory or below it. The kernel
+ * appends "//deleted" to the path of one that is hidden. */
+static bool in_version(const struct search *search, const char *path)
+{
+	size_t size = strlen(search->version);
+
+	return !strncmp(path, search->version, size) &&
+	       (path[size] == '/' || path[size] == '\0');
+}
+
+static bool count_inside(void *context, const struct mountinfo *info)
+{
+	struct search *search = context;
+
+	search->count += info->device == search->device && in_version(search, info->root);
+	return true;
+}
+
+static void look_inside(void *context, pid_t pid)
+{
+	if (namespace_new(context, pid))
+		mountinfo_each(pid, count_inside, context);
+}
+
+bool holders_inside(dev_t device, const char *app, const char *version)
+{
+	struct search search = {.device = device};
+
+	snprintf(search.version, sizeof(search.version), "/%s/%s", app, version);
+	each_process(look_inside, &search);
+	return search.count > 0;
+}
+
+/* What is mounted on one of a namespace's mounts of the file system. */
+struct over {
+	struct search *search;
+	struct mounts mounts;
+	char point[512];
+};
+
+static bool find_over(void *context, const struct mountinfo *info)
+{
+	struct over *over = context;
+	const struct mounts *mounts = &over->mounts;
+
+	for (size_t i = 0; i < mounts->count; i++) {
+		size_t size = mounts->points[i] ? strlen(mounts->points[i]) : 0;
+		char path[4096];
+
+		if (mounts->ids[i] != info->parent || !mounts->roots[i] ||
+		    strncmp(info->point, mounts->points[i], size))
+			continue;
+		snprintf(path, sizeof(path), "%s%s",
+			 strcmp(mounts->roots[i], "/") ? mounts->roots[i] : "",
+			 info->point + size);
+		if (!in_version(over->search, path))
+			continue;
+		snprintf(over->point, sizeof(over->point), "a mount at '%.400s'",
+			 info->point);
+		return false;
+	}
+	return true;
+}
+
+static void look_over(void *context, pid_t pid)
+{
+	struct search *search = context;
+	struct over over = {.search = search, .mounts.device = search->device};
+
+	if (!namespace_new(search, pid))
+		return;
+	if (mountinfo_each(pid, mounts_add, &over.mounts) == 0)
+		mountinfo_each(pid, find_over, &over);
+	mounts_done(&over.mounts);
+	if (over.point[0])
+		tell(search->text, search->size, search->count++, pid, over.point);
+}
+
+size_t holders_over(dev_t device, const char *app, const char *version, char *text,
+		    size_t size)
 {
 	struct search search = {.device = device, .text = text, .size = size};
 
 	text[0] = '\0';
-	each_process(look_for_part, &search);
+	snprintf(search.version, sizeof(search.version), "/%s/%s", app, version);
+	each_process(look_over, &search);
 	return search.count;
 }
 

@@ -22,12 +22,27 @@
 size_t holders_find(dev_t device, char *text, size_t size);
 
 /**
- * holders_binds() - mount namespaces that have bound a part of it, which would die with
+ * holders_binds() - mount namespaces that have bound it, or a part, which would die with
  * it
+ * @base_device, @base_root: of the mount that ours is mounted on
  *
- * A copy that follows our own mount by propagation is none. @text, return: as above.
+ * Where it comes with a copy of the base (propagation, a copied namespace) it is none.
+ * @text, return: as above.
  */
-size_t holders_binds(dev_t device, char *text, size_t size);
+size_t holders_binds(dev_t device, dev_t base_device, const char *base_root, char *text,
+		     size_t size);
+
+/** holders_inside() - whether a mount anywhere shows a version of an application, or a
+ * part of it */
+bool holders_inside(dev_t device, const char *app, const char *version);
+
+/**
+ * holders_over() - mounts on a directory or file of a version
+ *
+ * The kernel detaches them when the version's name goes. @text, return: as above.
+ */
+size_t holders_over(dev_t device, const char *app, const char *version, char *text,
+		    size_t size);
 
 /** holders_slaves() - whether a mount anywhere is a slave or another peer of a peer group
  */

@@ -63,8 +63,11 @@ struct job {
 
 	/* guarded by jobs->lock */
 	enum state state;
-	atomic_bool cancelled;         /* somebody has asked; read without the lock too */
-	uint64_t waiters, waiter_next; /* how many wait; the number of the next one */
+	atomic_bool cancelled; /* somebody has asked; read without the lock too */
+	bool finished;         /* its thread ends without waiting for anything */
+	uint64_t waiters;      /* how many wait */
+	bool *waiting;         /* whether waiter N + 1 does */
+	uint64_t waiter_count;
 	pid_t pid;
 	uint64_t sequence;
 	char stage[32], source[1024];
@@ -80,6 +83,8 @@ struct jobs {
 	pthread_mutex_t lock; /* guards what follows; no other lock is taken under it */
 	pthread_cond_t changed;
 	struct job *list;
+	struct job *listings; /* of jobs_available(): in no list that others see */
+	unsigned listing_count;
 	uint64_t next_id;
 	unsigned running;
 	bool stopping;
@@ -101,6 +106,7 @@ static void job_free(struct job *job)
 	json_decref(job->warnings);
 	json_decref(job->result);
 	fd_close(&job->archive_fd);
+	free(job->waiting);
 	free(job);
 }
 
@@ -191,7 +197,7 @@ static void on_message(struct job *job, json_t *message)
 		log_warning("%s of '%s' %s: %s", job->kind, job->app, job->version,
 			    json_string_value(warning));
 	}
-	if (version && name_valid(version))
+	if (version && job->latest && name_valid(version))
 		snprintf(job->version, sizeof(job->version), "%s", version);
 	if (json_is_object(failure)) {
 		json_int_t code = json_integer_value(json_object_get(failure, "code"));
@@ -220,7 +226,8 @@ static void on_origin(struct job *job, const json_t *origin)
 static int on_ready(struct job *job, int fd, bool *sharing)
 {
 	struct error err = {0};
-	int r = service_share_begin(job->jobs->service, &job->cancelled);
+	int r = *sharing ? -EPROTO
+			 : service_share_begin(job->jobs->service, &job->cancelled);
 
 	if (r < 0)
 		return r;
@@ -602,14 +609,14 @@ static int place_take(struct job *job)
 	return r;
 }
 
-/* After the end nobody waits for it: what came in is made findable for the next. */
+/* After the end nobody waits for it: what came in is made findable for the next. When
+ * another one is unpacking the one after it will do that. */
 static void index_later(struct job *job)
 {
 	struct service *service = job->jobs->service;
 	struct error err = {0};
 
-	if (!strcmp(job->kind, "verify") ||
-	    service_share_begin(service, &job->cancelled) < 0)
+	if (!makes_pack(job) || !service_share_try(service))
 		return;
 	if (store_index(service->store, &err) < 0)
 		log_warning("cannot index the store: %s", err.text);
@@ -626,6 +633,9 @@ static void *job_thread(void *context)
 	job_end(job, r);
 	if (r == 0)
 		index_later(job);
+	pthread_mutex_lock(&job->jobs->lock);
+	job->finished = true;
+	pthread_mutex_unlock(&job->jobs->lock);
 	return NULL;
 }
 
@@ -654,17 +664,25 @@ static void cancel(struct job *job)
 	pthread_cond_broadcast(&job->jobs->changed);
 }
 
-void jobs_free(struct jobs *jobs)
+void jobs_stop(struct jobs *jobs)
 {
-	if (!jobs)
-		return;
 	pthread_mutex_lock(&jobs->lock);
 	jobs->stopping = true;
 	for (struct job *job = jobs->list; job; job = job->next)
 		if (!ended(job))
 			cancel(job);
+	for (struct job *job = jobs->listings; job; job = job->next)
+		cancel(job);
+	pthread_cond_broadcast(&jobs->changed);
 	pthread_mutex_unlock(&jobs->lock);
 	service_share_wake(jobs->service);
+}
+
+void jobs_free(struct jobs *jobs)
+{
+	if (!jobs)
+		return;
+	jobs_stop(jobs);
 	while (jobs->list) {
 		struct job *job = jobs->list;
 
@@ -685,7 +703,7 @@ static void trim(struct jobs *jobs)
 	for (struct job **at = &jobs->list; *at;) {
 		struct job *job = *at;
 
-		if (!ended(job) || ++kept <= ENDED_KEPT) {
+		if (!job->finished || ++kept <= ENDED_KEPT) {
 			at = &job->next;
 			continue;
 		}
@@ -744,7 +762,9 @@ static int start(struct jobs *jobs, const struct job_order *order, struct job **
 	struct job *job;
 	int r;
 
-	if (jobs->stopping || count_waiting(jobs) >= QUEUED_MAX)
+	if (jobs->stopping)
+		return error_set(err, -EBUSY, "deployfsd is ending");
+	if (count_waiting(jobs) >= QUEUED_MAX)
 		return error_set(err, -EBUSY, "%d jobs wait already: try again later",
 				 QUEUED_MAX);
 	trim(jobs);
@@ -764,6 +784,28 @@ static int start(struct jobs *jobs, const struct job_order *order, struct job **
 	return 0;
 }
 
+static int waiter_add(struct job *job, uint64_t *ret)
+{
+	bool *larger = realloc(job->waiting, job->waiter_count + 1);
+
+	if (!larger)
+		return -ENOMEM;
+	job->waiting = larger;
+	job->waiting[job->waiter_count] = true;
+	job->waiters++;
+	*ret = ++job->waiter_count;
+	return 0;
+}
+
+/* Who gives up twice, or never waited, does not count for others. */
+static void waiter_drop(struct job *job, uint64_t waiter)
+{
+	if (waiter == 0 || waiter > job->waiter_count || !job->waiting[waiter - 1])
+		return;
+	job->waiting[waiter - 1] = false;
+	job->waiters--;
+}
+
 int jobs_start(struct jobs *jobs, const struct job_order *order, json_t **ret,
 	       uint64_t *ret_waiter, struct error *err)
 {
@@ -778,14 +820,45 @@ int jobs_start(struct jobs *jobs, const struct job_order *order, json_t **ret,
 		if (r == 0)
 			archive_fd = -1;
 	}
-	if (r == 0) {
-		job->waiters++;
-		*ret_waiter = ++job->waiter_next;
+	if (r == 0 && waiter_add(job, ret_waiter) < 0)
+		r = error_set(err, -ENOMEM, "not enough memory");
+	if (r == 0)
 		*ret = job_json(job);
-	}
 	pthread_mutex_unlock(&jobs->lock);
 	fd_close(&archive_fd);
 	return r;
+}
+
+/* Everybody may ask for a listing: a few at a time, so that nobody can make the daemon
+ * flood the origin, or itself. */
+static int listing_begin(struct jobs *jobs, struct job *job, struct error *err)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&jobs->lock);
+	if (jobs->stopping || jobs->listing_count >= RUNNING_MAX) {
+		r = error_set(err, -EBUSY,
+			      "%d others are asking the origin just now: try again later",
+			      RUNNING_MAX);
+	} else {
+		jobs->listing_count++;
+		job->next = jobs->listings;
+		jobs->listings = job;
+	}
+	pthread_mutex_unlock(&jobs->lock);
+	return r;
+}
+
+static void listing_end(struct jobs *jobs, struct job *job)
+{
+	struct job **at = &jobs->listings;
+
+	pthread_mutex_lock(&jobs->lock);
+	while (*at != job)
+		at = &(*at)->next;
+	*at = job->next;
+	jobs->listing_count--;
+	pthread_mutex_unlock(&jobs->lock);
 }
 
 int jobs_available(struct jobs *jobs, const char *app, json_t **ret, struct error *err)
@@ -797,12 +870,17 @@ int jobs_available(struct jobs *jobs, const char *app, json_t **ret, struct erro
 
 	if (!job)
 		return error_set(err, -ENOMEM, "not enough memory");
-	/* In no list: nobody sees it, cancels it or joins it. */
+	r = listing_begin(jobs, job, err);
+	if (r < 0) {
+		job_free(job);
+		return r;
+	}
 	r = job_work(job);
 	if (r < 0)
 		error_set(err, r, "%s", job->error.text);
 	else
 		*ret = json_incref(job->result);
+	listing_end(jobs, job);
 	job_free(job);
 	return r;
 }
@@ -856,15 +934,19 @@ json_t *jobs_list(struct jobs *jobs, bool running)
 	return array;
 }
 
-/* What was killed ends soon; the reply shall say so. */
-static void wait_end(struct jobs *jobs, uint64_t id)
+/* What was killed ends soon; the reply shall say so. False: it was too late, the job was
+ * committing already. */
+static bool wait_end(struct jobs *jobs, uint64_t id)
 {
 	const struct job *job;
+	bool was_cancelled;
 
 	pthread_mutex_lock(&jobs->lock);
 	while ((job = find(jobs, id)) && !ended(job))
 		pthread_cond_wait(&jobs->changed, &jobs->lock);
+	was_cancelled = !job || job->state == STATE_CANCELLED;
 	pthread_mutex_unlock(&jobs->lock);
+	return was_cancelled;
 }
 
 int jobs_cancel(struct jobs *jobs, uint64_t id, uint64_t waiter, json_t **ret,
@@ -876,8 +958,7 @@ int jobs_cancel(struct jobs *jobs, uint64_t id, uint64_t waiter, json_t **ret,
 	pthread_mutex_lock(&jobs->lock);
 	job = find(jobs, id);
 	if (job && !ended(job)) {
-		if (waiter && job->waiters > 0)
-			job->waiters--;
+		waiter_drop(job, waiter);
 		if (!waiter || job->waiters == 0) {
 			cancel(job);
 			r = 1;
@@ -888,6 +969,6 @@ int jobs_cancel(struct jobs *jobs, uint64_t id, uint64_t waiter, json_t **ret,
 		return not_found(id, err);
 	service_share_wake(jobs->service);
 	if (r > 0)
-		wait_end(jobs, id);
+		r = wait_end(jobs, id);
 	return jobs_get(jobs, id, 0, 0, ret, err) < 0 ? -ENOENT : r;
 }

@@ -21,6 +21,9 @@ struct service;
 /** jobs_new() - NULL when out of memory */
 struct jobs *jobs_new(struct service *service);
 
+/** jobs_stop() - kill what runs, take nothing new, let go who waits in jobs_get() */
+void jobs_stop(struct jobs *jobs);
+
 /** jobs_free() - kill what runs and wait for it. NULL is allowed. */
 void jobs_free(struct jobs *jobs);
 

@@ -8,6 +8,7 @@
 #include "config.h"
 #include "fd.h"
 #include "job.h"
+#include "jobs.h"
 #include "log.h"
 #include "service.h"
 
@@ -196,6 +197,7 @@ static int serve(struct service *service, const char *runtime, const char *socke
 	log_info("ready: version=%s mount=%s store=%s socket=%s", DEPLOYFS_VERSION,
 		 service->mount.base, service->store->path, socket);
 	wait_for_end(service, signals, stop);
+	jobs_stop(service->jobs);
 	api_stop(api);
 	return 0;
 }

@@ -33,7 +33,7 @@
 struct point {
 	const char *path;
 	bool found;
-	char type[64], options[256];
+	char type[64], options[256], root[PATH_MAX];
 	dev_t device;
 	unsigned shared;
 };
@@ -47,6 +47,7 @@ static bool point_match(void *context, const struct mountinfo *info)
 		point->device = info->device;
 		point->shared = info->shared;
 		snprintf(point->type, sizeof(point->type), "%s", info->type);
+		snprintf(point->root, sizeof(point->root), "%s", info->root);
 		snprintf(point->options, sizeof(point->options), "%s", info->options);
 	}
 	return true;
@@ -285,13 +286,33 @@ static void leave_base(const struct mount *m)
 		umount2(m->base, UMOUNT_NOFOLLOW);
 }
 
+bool mount_here(const struct mount *m)
+{
+	struct point point = point_of(m->apps);
+
+	return m->mounted && point.found && point.device == m->device;
+}
+
+static bool bound_elsewhere(const struct mount *m, char *text, size_t size)
+{
+	struct point base = point_of(m->base);
+
+	return holders_binds(m->device, base.device, base.root, text, size) > 0;
+}
+
 int mount_leave(struct mount *m, bool force, struct error *err)
 {
 	char text[700];
 
 	if (!m->mounted)
 		return 0;
-	if (!force && holders_binds(m->device, text, sizeof(text)))
+	if (!mount_here(m)) {
+		log_warning("'%s' was unmounted, or covered, by somebody else", m->apps);
+		m->mounted = false;
+		leave_base(m);
+		return 0;
+	}
+	if (!force && bound_elsewhere(m, text, sizeof(text)))
 		return error_set(
 			err, -EBUSY,
 			"'%s' is in use: %s; stop them, or use --force, after which "

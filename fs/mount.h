@@ -36,12 +36,16 @@ int mount_apps(const char *base, struct mount *ret, struct error *err);
  * done */
 void mount_read_ahead(const struct mount *mount, unsigned kib);
 
+/** mount_here() - whether it is still mounted, and nothing else over it */
+bool mount_here(const struct mount *mount);
+
 /**
  * mount_leave() - unmount
  * @force: detach it from everybody who uses it; they get ENOTCONN from then on
  *
  * Return: 0; -EBUSY when a process uses it or a container has bound a part of it: @err
- * names them.
+ * names them. Where somebody
+ * has unmounted it already there is nothing left to do.
  */
 int mount_leave(struct mount *mount, bool force, struct error *err);
 

@@ -41,7 +41,8 @@ static bool parse(char *line, struct mountinfo *ret)
 	if (!field)
 		return false;
 	ret->id = (unsigned)strtoul(field, NULL, 10);
-	strtok_r(NULL, " ", &rest);
+	field = strtok_r(NULL, " ", &rest);
+	ret->parent = field ? (unsigned)strtoul(field, NULL, 10) : 0;
 	device = strtok_r(NULL, " ", &rest);
 	if (!device || sscanf(device, "%u:%u", &major, &minor) != 2)
 		return false;

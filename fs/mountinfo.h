@@ -9,6 +9,7 @@
 
 struct mountinfo {
 	unsigned id;
+	unsigned parent; /* the id of the mount that it is mounted on */
 	dev_t device;
 	const char *root;    /* in the file system */
 	const char *point;   /* where it is mounted, octal escapes undone */

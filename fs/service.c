@@ -10,6 +10,7 @@
 
 #include "cleanup.h"
 #include "clock.h"
+#include "holders.h"
 #include "jobs.h"
 #include "log.h"
 #include "origins.h"
@@ -116,6 +117,17 @@ int service_share_begin(struct service *s, const atomic_bool *cancelled)
 	return r;
 }
 
+bool service_share_try(struct service *s)
+{
+	bool free;
+
+	pthread_mutex_lock(&s->sharing);
+	free = !s->sharing_taken;
+	s->sharing_taken = true;
+	pthread_mutex_unlock(&s->sharing);
+	return free;
+}
+
 void service_share_end(struct service *s)
 {
 	pthread_mutex_lock(&s->sharing);
@@ -179,7 +191,7 @@ static bool version_held(struct service *s, const struct version *version)
 static int reap(struct service *s, uint64_t *ret_freed, struct error *err)
 {
 	struct hidden hidden = {0};
-	bool never = true;
+	bool now = false;
 	int held = 0, r;
 
 	pthread_mutex_lock(&s->reap);
@@ -193,19 +205,15 @@ static int reap(struct service *s, uint64_t *ret_freed, struct error *err)
 	}
 	/* Not while a package is just being compared with what might be freed: later,
 	 * then. */
-	if (r == 0) {
-		pthread_mutex_lock(&s->sharing);
-		never = s->sharing_taken;
-		s->sharing_taken = true;
-		pthread_mutex_unlock(&s->sharing);
-	}
-	if (!never) {
+	if (r == 0)
+		now = service_share_try(s);
+	if (now) {
 		r = store_sweep(s->store, ret_freed, err);
 		service_share_end(s);
 	}
 	pthread_mutex_unlock(&s->reap);
 	free(hidden.versions);
-	return r < 0 ? r : held + (never ? 1 : 0);
+	return r < 0 ? r : held + (now ? 0 : 1);
 }
 
 static void reaper_kick(struct service *s)
@@ -259,8 +267,14 @@ static int hide(struct service *s, const char *app, const char *version,
 		struct error *err)
 {
 	cleanup(change_list_done) struct change_list changes = {0};
+	char text[350];
 	int r;
 
+	if (holders_over(s->mount.device, app, version, text, sizeof(text)))
+		return error_set(err, -EBUSY,
+				 "something is mounted inside version '%s' of '%s', and "
+				 "would be lost: %s",
+				 version, app, text);
 	pthread_mutex_lock(&s->change);
 	r = catalog_hide(s->store->catalog, app, version, &changes, err);
 	return change_end(s, r, &changes);
@@ -580,6 +594,7 @@ static void conditions_init(struct service *s)
 	pthread_mutex_init(&s->config_lock, NULL);
 	pthread_mutex_init(&s->reap, NULL);
 	pthread_mutex_init(&s->reaper_lock, NULL);
+	pthread_mutex_init(&s->leave, NULL);
 	pthread_cond_init(&s->sharing_free, NULL);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -668,5 +683,20 @@ int service_start(struct config *config, struct service **ret, struct error *err
 
 int service_leave(struct service *s, bool force, struct error *err)
 {
-	return mount_leave(&s->mount, force, err);
+	int r;
+
+	pthread_mutex_lock(&s->leave);
+	r = mount_leave(&s->mount, force, err);
+	pthread_mutex_unlock(&s->leave);
+	return r;
+}
+
+bool service_healthy(struct service *s)
+{
+	bool here;
+
+	pthread_mutex_lock(&s->leave);
+	here = mount_here(&s->mount);
+	pthread_mutex_unlock(&s->leave);
+	return here;
 }

@@ -49,6 +49,8 @@ struct service {
 	bool reaper_stop, reaper_kicked;
 	pthread_t reaper;
 	bool reaper_started;
+
+	pthread_mutex_t leave; /* one attempt to unmount at a time */
 };
 
 /** A configuration in use; it stays as it is while somebody has it. */
@@ -70,6 +72,9 @@ int service_start(struct config *config, struct service **ret, struct error *err
  * Return: 0; -EBUSY, saying who uses it, and everything goes on.
  */
 int service_leave(struct service *service, bool force, struct error *err);
+
+/** service_healthy() - whether the mount is there */
+bool service_healthy(struct service *service);
 
 /** service_free() - after service_leave(): end the jobs, close the store */
 void service_free(struct service *service);
@@ -117,5 +122,7 @@ int service_space(struct service *service, struct space *ret, struct error *err)
  * be NULL Return: 0; -ECANCELED.
  */
 int service_share_begin(struct service *service, const atomic_bool *cancelled);
+/** service_share_try() - the same without waiting. Return: whether it was free. */
+bool service_share_try(struct service *service);
 void service_share_end(struct service *service);
 void service_share_wake(struct service *service);

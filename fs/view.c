@@ -225,6 +225,31 @@ static int app_add(struct view *view, const struct change *change)
 	return 0;
 }
 
+/* Forget the oldest id of a name when there are too many, as the catalog does: the memory
+ * of a daemon that flips for years must not grow. */
+static void leaf_trim(struct view *view, const struct leaf *newest)
+{
+	size_t keep = newest->link ? CATALOG_LINKS_KEPT : CATALOG_TEXTS_KEPT;
+	uint64_t parent = newest->parent;
+	const char *name = newest->name;
+
+	for (size_t i = view->leaf_count; i > 0; i--) {
+		struct leaf *leaf = &view->leaves[i - 1];
+
+		if (leaf->parent != parent || strcmp(leaf->name, name))
+			continue;
+		if (keep > 0) {
+			keep--;
+			continue;
+		}
+		free(leaf->name);
+		free(leaf->text);
+		memmove(leaf, leaf + 1, (view->leaf_count - i) * sizeof(*leaf));
+		view->leaf_count--;
+		return;
+	}
+}
+
 /* Add a leaf in order of ids; one that is there already is left as it is. */
 static int leaf_add(struct view *view, const struct change *change, bool shown)
 {
@@ -258,6 +283,7 @@ static int leaf_add(struct view *view, const struct change *change, bool shown)
 		(view->leaf_count - at) * sizeof(view->leaves[0]));
 	view->leaves[at] = leaf;
 	view->leaf_count++;
+	leaf_trim(view, &leaf);
 	return 0;
 }
 
