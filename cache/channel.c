@@ -556,7 +556,7 @@ struct change_query {
 
 static const struct change_query present[] = {
 	{CHANGE_APP, "SELECT name, '', node, 0, 0, made_ns, changed_ns, NULL"
-		     " FROM app ORDER BY made_ns"},
+		     " FROM app ORDER BY node"},
 	{CHANGE_VERSION,
 	 "SELECT app.name, version.name, app.node, pack.first_node + pack.node_count,"
 	 " pack.id, version.imported_ns, app.changed_ns, NULL"

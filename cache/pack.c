@@ -126,17 +126,23 @@ static bool meta_map(struct pack_meta *meta, const struct pack_header *header,
 	return at <= header->meta_size && meta->names_size == header->meta_size - at;
 }
 
-static bool object_right(const struct pack *pack, const struct pack_object *object)
+/* A body begins at or behind *@end, the end of the one before it, and moves that on: so
+ * no two overlap, and what is punched out for one is of no other. */
+static bool object_right(const struct pack *pack, const struct pack_object *object,
+			 uint64_t *end)
 {
-	uint64_t end = pack->header.bodies_end;
+	uint64_t limit = pack->header.bodies_end;
 
+	if (object->check_first > pack->meta.check_count)
+		return false;
 	if (object->size == 0)
 		return true;
-	return object->offset >= PACK_HEADER_SIZE && object->offset <= end &&
-	       object->size <= end - object->offset &&
-	       object->check_first <= pack->meta.check_count &&
-	       pack_checks_of(object->size) <=
-		       pack->meta.check_count - object->check_first;
+	if (object->offset < *end || object->offset > limit ||
+	    object->size > limit - object->offset ||
+	    pack_checks_of(object->size) > pack->meta.check_count - object->check_first)
+		return false;
+	*end = object->offset + object->size;
+	return true;
 }
 
 static bool node_right(const struct pack *pack, const struct pack_node *node)
@@ -193,8 +199,10 @@ static bool entry_right(const struct pack_meta *meta, uint32_t dir,
 }
 
 /* A directory's entries follow those of the directory before it, are sorted, and name
- * each subdirectory once: together with "a parent comes first" that makes it a tree. */
-static bool dir_right(const struct pack_meta *meta, uint32_t dir, uint32_t first_entry)
+ * each subdirectory once (@named: one byte a directory): together with "a parent comes
+ * first" that makes it a tree. */
+static bool dir_right(const struct pack_meta *meta, uint32_t dir, uint32_t first_entry,
+		      bool *named)
 {
 	const struct pack_dir *record = &meta->dirs[dir];
 	uint32_t subdirs = 0;
@@ -212,7 +220,12 @@ static bool dir_right(const struct pack_meta *meta, uint32_t dir, uint32_t first
 		if (i > 0 && strcmp(meta->names + entry[-1].name_offset,
 				    meta->names + entry->name_offset) >= 0)
 			return false;
-		subdirs += entry->type == DT_DIR;
+		if (entry->type != DT_DIR)
+			continue;
+		if (named[entry->index])
+			return false;
+		named[entry->index] = true;
+		subdirs++;
 	}
 	return subdirs == record->subdir_count;
 }
@@ -220,18 +233,21 @@ static bool dir_right(const struct pack_meta *meta, uint32_t dir, uint32_t first
 static int meta_check(const struct pack *pack, struct error *err)
 {
 	const struct pack_meta *meta = &pack->meta;
-	uint64_t entries = 0, subdirs = 0;
+	cleanup(free_ptr) bool *named = calloc(meta->dir_count + 1ULL, sizeof(*named));
+	uint64_t entries = 0, subdirs = 0, end = PACK_HEADER_SIZE;
 
+	if (!named)
+		return error_set(err, -ENOMEM, "not enough memory");
 	if (meta->dir_count == 0 || meta->entry_count > PACK_ENTRIES_MAX)
 		return damaged(pack, "no root directory, or too many entries", err);
 	for (uint32_t i = 0; i < meta->object_count; i++)
-		if (!object_right(pack, &meta->objects[i]))
+		if (!object_right(pack, &meta->objects[i], &end))
 			return damaged(pack, "a body lies outside", err);
 	for (uint32_t i = 0; i < meta->node_count; i++)
 		if (!node_right(pack, &meta->nodes[i]))
 			return damaged(pack, "a file's attributes", err);
 	for (uint32_t i = 0; i < meta->dir_count; i++) {
-		if (!dir_right(meta, i, (uint32_t)entries))
+		if (!dir_right(meta, i, (uint32_t)entries, named))
 			return damaged(pack, "a directory", err);
 		entries += meta->dirs[i].entry_count;
 		subdirs += meta->dirs[i].subdir_count;
@@ -506,6 +522,17 @@ static int blocks_verify(const struct pack *pack, uint32_t object, uint64_t firs
 					 memory_order_relaxed);
 	}
 	return 0;
+}
+
+void pack_distrust(const struct pack *pack, uint32_t object)
+{
+	const struct pack_object *record = &pack->meta.objects[object];
+	uint64_t end = record->check_first + pack_checks_of(record->size);
+
+	for (uint64_t check = record->check_first; check < end; check++)
+		atomic_fetch_and_explicit(&pack->verified[check / 8],
+					  (uint8_t) ~(1u << (check % 8)),
+					  memory_order_relaxed);
 }
 
 int pack_read_object(const struct pack *pack, uint32_t object, uint64_t offset,

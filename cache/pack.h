@@ -67,7 +67,7 @@ struct pack_header {
 	struct checksum header_hash; /* of the 4080 bytes before it */
 };
 
-/* A body: one piece of content, stored once. */
+/* A body: one piece of content, stored once; in order of their offsets. */
 struct pack_object {
 	uint64_t offset;      /* in the pack */
 	uint64_t size;        /* bytes; 0: no body */
@@ -260,6 +260,11 @@ int pack_read_object(const struct pack *pack, uint32_t object, uint64_t offset,
 		     size_t size, bool again, void *buffer, const void **ret_data,
 		     size_t *ret_size);
 
+/** pack_distrust() - compare an object of this pack again at its next read: it may be
+ * gone
+ */
+void pack_distrust(const struct pack *pack, uint32_t object);
+
 /** pack_node_object() - the pack and object that hold a node's body */
 int pack_node_object(const struct pack *pack, uint32_t node, const struct pack **ret_pack,
 		     uint32_t *ret_object);
@@ -278,8 +283,7 @@ void pack_unref(struct pack *pack);
 struct pack_set *pack_set_new(const char *directory);
 void pack_set_free(struct pack_set *set);
 
-/** pack_set_add() - make a pack known. Keys come in ascending order of id and first_node.
- */
+/** pack_set_add() - make a pack known. A larger id has a larger first_node. */
 int pack_set_add(struct pack_set *set, const struct pack_key *key);
 
 /** pack_set_drop() - forget it; who holds a reference goes on using it */

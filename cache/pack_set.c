@@ -117,8 +117,14 @@ int pack_set_add(struct pack_set *set, const struct pack_key *key)
 			r = -ENOMEM;
 		}
 	}
-	if (r == 0)
-		set->packs[set->count++] = take_ptr(pack);
+	if (r == 0) {
+		size_t at = set->count++;
+
+		/* Two that are adopted at once may come the wrong way round. */
+		for (; at > 0 && set->packs[at - 1]->key.id > key->id; at--)
+			set->packs[at] = set->packs[at - 1];
+		set->packs[at] = take_ptr(pack);
+	}
 	pthread_rwlock_unlock(&set->lock);
 	free(pack);
 	return r;
