@@ -220,7 +220,7 @@ start_ganesha() {
 	cat >"$dir/ganesha.conf" <<-END
 		NFS_CORE_PARAM {
 			NFS_Port = $1; Bind_addr = 127.0.0.1; Protocols = 4;
-			Enable_NLM = false; Enable_RQUOTA = false;
+			Enable_NLM = false; Enable_RQUOTA = false; allow_set_io_flusher_fail = true;
 		}
 		NFSv4 {
 			Graceless = true; RecoveryRoot = "$dir/ganesha"; RecoveryBackend = fs;
