@@ -910,7 +910,7 @@ int catalog_bad_versions(struct catalog *catalog, const char *app, char ***ret,
 {
 	cleanup(catalog_unlock) struct catalog *locked = catalog_lock(catalog);
 	cleanup(sql_finalize_ptr) sqlite3_stmt *row = NULL;
-	size_t count = 0, room = 64;
+	size_t count = 0, room = 1024;
 	char **names = calloc(1, room * (sizeof(char *) + NAME_LENGTH_MAX + 1));
 	int r;
 

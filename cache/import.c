@@ -132,13 +132,11 @@ static int find_node(void *context, const struct body *body, const struct pack_n
 	struct import *import = context;
 	struct checksum identity;
 	uint64_t id = 0;
-	int r;
-
 	/* Content that no earlier pack has cannot have an earlier node. */
 	if (body->pack == 0)
 		return 0;
 	identity = pack_identity_hash(&body->content, body->size, node);
-	while ((r = index_find_node(import->store->index, &identity, id, &id)) > 0) {
+	while (index_find_node(import->store->index, &identity, id, &id) > 0) {
 		struct pack *pack;
 		uint32_t index;
 		bool same;
@@ -155,11 +153,12 @@ static int find_node(void *context, const struct body *body, const struct pack_n
 		*ret_index = index;
 		pack_unref(pack);
 		if (same) {
-			r = used_add(import, id);
+			int r = used_add(import, id);
+
 			return r < 0 ? r : 1;
 		}
 	}
-	return r;
+	return 0; /* the index is a hint: where it fails, nothing is shared */
 }
 
 static int check_limit(struct import *import, const struct archive_item *item,

@@ -8,8 +8,8 @@
 #include "fetch.h"
 #include "import.h"
 #include "store.h"
+#include "verify.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <locale.h>
 #include <signal.h>
@@ -30,6 +30,7 @@ struct job {
 	struct store *store;
 	uint64_t told_ms; /* when progress was told last */
 	char stage[32];
+	json_t *bad; /* verify: what was found */
 };
 
 static void json_free(json_t **json)
@@ -423,141 +424,40 @@ static int job_import(struct job *job, json_t **ret, struct error *err)
 	return r;
 }
 
-/* A verification: each file of each version is read whole and compared. */
-struct verify {
-	struct job *job;
-	json_t *bad;
-	uint64_t versions, files, bytes, bad_count, total;
-	char *buffer; /* PACK_READ_BUFFER bytes */
-};
-
-static void verify_tell(struct verify *v, const char *version, const char *path,
-			const char *problem)
+static void on_verify(void *context, uint64_t bytes, uint64_t total)
 {
-	if (v->bad_count++ >= BAD_FILES_TOLD)
-		return;
-	json_array_append_new(v->bad,
-			      json_pack("{s:s, s:o, s:s}", "version", version, "path",
-					safe_string(path), "problem", problem));
+	on_progress(context, "verify", bytes, total, NULL);
 }
 
-static int verify_body(struct verify *v, const struct pack *pack, uint32_t node)
+static void on_bad(void *context, const char *version, const char *path,
+		   const char *problem)
 {
-	const struct pack *holder;
-	const void *data;
-	uint32_t object;
-	size_t size;
-	uint64_t at = 0;
-	int r;
+	struct job *job = context;
 
-	if (node >= pack->meta.node_count)
-		return -EBADMSG;
-	r = pack_node_object(pack, node, &holder, &object);
-	while (r == 0) {
-		r = pack_read_object(holder, object, at, PACK_READ_MAX, true, v->buffer,
-				     &data, &size);
-		if (r < 0 || size == 0)
-			break;
-		at += size;
-		v->bytes += size;
-		on_progress(v->job, "verify", v->bytes, v->total, NULL);
-	}
-	return r;
-}
-
-static void verify_entry(struct verify *v, const struct pack *pack, const char *version,
-			 uint32_t dir, const struct pack_entry *entry)
-{
-	const struct pack *holder = pack;
-	char path[PACK_PATH_MAX + 1];
-	int r = 0;
-
-	if (entry->type == DT_DIR)
-		return;
-	if (entry->dep) {
-		holder = pack->deps[entry->dep - 1];
-		r = pack_load(pack->deps[entry->dep - 1], NULL);
-	}
-	v->files++;
-	if (r == 0)
-		r = verify_body(v, holder, entry->index);
-	if (r == 0)
-		return;
-	pack_entry_path(pack, dir, entry, path);
-	verify_tell(v, version, path, "the stored bytes are not the ones imported");
-}
-
-static int verify_version(void *context, const struct version *version)
-{
-	struct verify *v = context;
-	const char *wanted = text_of(v->job, "version");
-	struct error why = {0};
-	struct pack *pack;
-	int r;
-
-	if (version->state != VERSION_PRESENT ||
-	    (wanted && strcmp(wanted, version->name)))
-		return 0;
-	v->versions++;
-	pack = pack_set_get(v->job->store->packs, version->pack);
-	r = pack ? pack_load(pack, &why) : -ENOENT;
-	if (r < 0) {
-		verify_tell(v, version->name, "",
-			    pack ? why.text : "its pack is missing");
-		pack_unref(pack);
-		return 0;
-	}
-	for (uint32_t dir = 0; dir < pack->meta.dir_count; dir++) {
-		const struct pack_dir *record = &pack->meta.dirs[dir];
-
-		for (uint32_t i = 0; i < record->entry_count; i++)
-			verify_entry(v, pack, version->name, dir,
-				     &pack->meta.entries[record->first_entry + i]);
-	}
-	pack_unref(pack);
-	return 0;
-}
-
-static int add_total(void *context, const struct version *version)
-{
-	struct verify *v = context;
-	const char *wanted = text_of(v->job, "version");
-
-	if (!wanted || !strcmp(wanted, version->name))
-		v->total += version->unpacked_bytes;
-	return 0;
+	if (json_array_size(job->bad) < BAD_FILES_TOLD)
+		json_array_append_new(
+			job->bad, json_pack("{s:s, s:o, s:s}", "version", version, "path",
+					    safe_string(path), "problem", problem));
 }
 
 static int job_verify(struct job *job, json_t **ret, struct error *err)
 {
-	const char *app = text_of(job, "app"), *version = text_of(job, "version");
-	cleanup(free_ptr) char *buffer = malloc(PACK_READ_BUFFER);
-	struct verify v = {.job = job, .bad = json_array(), .buffer = buffer};
-	struct version known;
-	int r = version ? catalog_find(job->store->catalog, app, version, &known, err)
-			: 0;
+	struct verify_watch watch = {on_verify, on_bad, job};
+	struct verify_result result;
+	int r;
 
-	if (!buffer || !v.bad)
-		r = error_set(err, -ENOMEM, "not enough memory");
-	if (r == 0)
-		r = catalog_each_version(job->store->catalog, app, add_total, &v, err);
-	if (r == 0)
-		r = catalog_each_version(job->store->catalog, app, verify_version, &v,
-					 err);
-	if (r < 0) {
-		json_decref(v.bad);
-		return r;
-	}
-	*ret = json_pack("{s:b, s:I, s:I, s:I, s:o}", "changed", 1, "versions",
-			 (json_int_t)v.versions, "files", (json_int_t)v.files, "bytes",
-			 (json_int_t)v.bytes, "bad", v.bad);
-	if (v.bad_count == 0)
-		return 0;
-	return error_set(
-		err, -EBADMSG,
-		"%llu of %llu files of '%s' are damaged on this disk: remove the "
-		"version and fetch it again",
-		(unsigned long long)v.bad_count, (unsigned long long)v.files, app);
+	job->bad = json_array();
+	if (!job->bad)
+		return error_set(err, -ENOMEM, "not enough memory");
+	r = verify_app(job->store, text_of(job, "app"), text_of(job, "version"), &watch,
+		       &result, err);
+	if (r == 0 || r == -EBADMSG)
+		*ret = json_pack("{s:b, s:I, s:I, s:I, s:O}", "changed", 1, "versions",
+				 (json_int_t)result.versions, "files",
+				 (json_int_t)result.files, "bytes",
+				 (json_int_t)result.bytes, "bad", job->bad);
+	json_decref(job->bad);
+	return r;
 }
 
 static int job_run(struct job *job, json_t **ret, struct error *err)

@@ -19,6 +19,13 @@
 
 static int body_wrong(const json_error_t *why, struct error *err)
 {
+	static const char left[] = "left unpacked: ";
+	const char *member = strstr(why->text, left);
+
+	if (member)
+		return error_set(err, -EINVAL,
+				 "the request has a member that is not known: %s",
+				 member + strlen(left));
 	return error_set(err, -EINVAL, "the request is wrong: %s", why->text);
 }
 

@@ -32,6 +32,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -487,7 +488,9 @@ static int adopt(struct job *job, struct work *work)
 	bool shown;
 	int r;
 
-	if (!sha256_parse(sum, strlen(sum), version.sha256) || !name_valid(job->version))
+	/* Without the right to share nobody has kept what it names from being freed. */
+	if (!work->sharing || !sha256_parse(sum, strlen(sum), version.sha256) ||
+	    !name_valid(job->version))
 		return error_set(&job->error, -EIO, "the job's result makes no sense");
 	snprintf(version.app, sizeof(version.app), "%s", job->app);
 	snprintf(version.name, sizeof(version.name), "%s", job->version);
@@ -713,13 +716,27 @@ static void trim(struct jobs *jobs)
 	}
 }
 
+/* Whether two imports are of the same file, which has not changed in between. */
+static bool same_archive(const struct job *job, const struct job_order *order)
+{
+	struct stat theirs, ours;
+
+	if (job->archive_fd < 0 || order->archive_fd < 0)
+		return job->archive_fd < 0 && order->archive_fd < 0;
+	return fstat(job->archive_fd, &theirs) == 0 &&
+	       fstat(order->archive_fd, &ours) == 0 && theirs.st_dev == ours.st_dev &&
+	       theirs.st_ino == ours.st_ino && theirs.st_size == ours.st_size &&
+	       !strcmp(job->sha256, order->sha256 ? order->sha256 : "");
+}
+
 static struct job *find_same(struct jobs *jobs, const struct job_order *order)
 {
 	for (struct job *job = jobs->list; job; job = job->next)
 		if (!ended(job) && !job->cancelled && !strcmp(job->kind, order->kind) &&
 		    !strcmp(job->app, order->app) &&
 		    (order->version ? !strcmp(job->version, order->version)
-				    : job->latest || !*job->version))
+				    : job->latest || !*job->version) &&
+		    same_archive(job, order))
 			return job;
 	return NULL;
 }

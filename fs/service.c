@@ -14,6 +14,7 @@
 #include "jobs.h"
 #include "log.h"
 #include "origins.h"
+#include "reaper.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -22,9 +23,6 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
-
-#define REAP_AGAIN_S 2    /* while somebody holds a removed version */
-#define REAP_IDLE_S  3600 /* for old partial downloads */
 
 /* Changes of one command, from the catalog's commit to the last notification. */
 static void show(struct service *s, const struct change_list *changes)
@@ -142,129 +140,8 @@ void service_share_wake(struct service *s)
 	pthread_cond_broadcast(&s->sharing_free);
 	pthread_mutex_unlock(&s->sharing);
 }
-
-/* Versions that are hidden, but not yet free. */
-struct hidden {
-	struct version *versions;
-	size_t count, room;
-};
-
-static int hidden_add(void *context, const struct version *version)
-{
-	struct hidden *hidden = context;
-
-	if (version->state != VERSION_REMOVING)
-		return 0;
-	if (hidden->count == hidden->room) {
-		size_t room = hidden->room ? hidden->room * 2 : 8;
-		struct version *larger =
-			realloc(hidden->versions, room * sizeof(*larger));
-
-		if (!larger)
-			return -ENOMEM;
-		hidden->versions = larger;
-		hidden->room = room;
-	}
-	hidden->versions[hidden->count++] = *version;
-	return 0;
-}
-
-static bool version_held(struct service *s, const struct version *version)
-{
-	struct change change = {
-		.kind = CHANGE_VERSION_GONE,
-		.node = version_root(version),
-		.pack = version->pack,
-	};
-	struct pack_stat app;
-
-	if (view_lookup(s->view, VIEW_ROOT, version->app, &app) < 0)
-		return true;
-	change.app_node = app.node;
-	memcpy(change.app, version->app, sizeof(change.app));
-	memcpy(change.name, version->name, sizeof(change.name));
-	return apps_held(s->apps, &change) != 0;
-}
-
-/* Free what nobody holds. Returns how many hidden versions are still held, or an error.
- */
-static int reap(struct service *s, uint64_t *ret_freed, struct error *err)
-{
-	struct hidden hidden = {0};
-	bool now = false;
-	int held = 0, r;
-
-	pthread_mutex_lock(&s->reap);
-	r = catalog_each_version(s->store->catalog, NULL, hidden_add, &hidden, err);
-	for (size_t i = 0; r == 0 && i < hidden.count; i++) {
-		if (version_held(s, &hidden.versions[i])) {
-			held++;
-			continue;
-		}
-		r = catalog_forget(s->store->catalog, hidden.versions[i].id, err);
-	}
-	/* Not while a package is just being compared with what might be freed: later,
-	 * then. */
-	if (r == 0)
-		now = service_share_try(s);
-	if (now) {
-		r = store_sweep(s->store, ret_freed, err);
-		service_share_end(s);
-	}
-	pthread_mutex_unlock(&s->reap);
-	free(hidden.versions);
-	return r < 0 ? r : held + (now ? 0 : 1);
-}
-
-static void reaper_kick(struct service *s)
-{
-	pthread_mutex_lock(&s->reaper_lock);
-	s->reaper_kicked = true;
-	pthread_cond_signal(&s->reaper_wake);
-	pthread_mutex_unlock(&s->reaper_lock);
-}
-
-/* One round of the reaper: how long until the next, in seconds. */
-static int reap_round(struct service *s)
-{
-	struct error err = {0};
-	uint64_t freed = 0;
-	int r = reap(s, &freed, &err);
-
-	if (r < 0)
-		log_error("cannot free removed versions: %s", err.text);
-	if (freed)
-		log_info("freed the space of removed versions: bytes=%llu",
-			 (unsigned long long)freed);
-	if (store_sweep_partials(s->store, &err) < 0)
-		log_error("cannot remove old partial downloads: %s", err.text);
-	return r ? REAP_AGAIN_S : REAP_IDLE_S;
-}
-
-static void *reaper(void *context)
-{
-	struct service *s = context;
-
-	pthread_mutex_lock(&s->reaper_lock);
-	while (!s->reaper_stop) {
-		struct timespec until;
-		int seconds;
-
-		pthread_mutex_unlock(&s->reaper_lock);
-		seconds = reap_round(s);
-		clock_gettime(CLOCK_MONOTONIC, &until);
-		until.tv_sec += seconds;
-		pthread_mutex_lock(&s->reaper_lock);
-		if (!s->reaper_stop && !s->reaper_kicked)
-			pthread_cond_timedwait(&s->reaper_wake, &s->reaper_lock, &until);
-		s->reaper_kicked = false;
-	}
-	pthread_mutex_unlock(&s->reaper_lock);
-	return NULL;
-}
-
-static int hide(struct service *s, const char *app, const char *version,
-		struct error *err)
+int service_hide(struct service *s, const char *app, const char *version,
+		 struct error *err)
 {
 	cleanup(change_list_done) struct change_list changes = {0};
 	char text[350];
@@ -279,202 +156,6 @@ static int hide(struct service *s, const char *app, const char *version,
 	r = catalog_hide(s->store->catalog, app, version, &changes, err);
 	return change_end(s, r, &changes);
 }
-
-int service_remove(struct service *s, const char *app, const char *version,
-		   bool *ret_removed, uint64_t *ret_freed, struct error *err)
-{
-	struct version known;
-	int r = hide(s, app, version, err);
-
-	if (r < 0)
-		return r;
-	*ret_freed = 0;
-	/* It is hidden for good: a failure to free is the reaper's to try again. */
-	r = reap(s, ret_freed, NULL);
-	if (r != 0)
-		reaper_kick(s);
-	r = catalog_find(s->store->catalog, app, version, &known, err);
-	*ret_removed = r == 0 && known.state == VERSION_REMOVED;
-	return r;
-}
-
-/* One version in the plan of a gc. */
-struct plan_entry {
-	struct version version;
-	char reason[200];
-	bool remove;
-};
-
-struct plan {
-	struct service *service;
-	const struct config *config;
-	struct plan_entry *entries;
-	size_t count, room;
-};
-
-static int plan_add(void *context, const struct version *version)
-{
-	struct plan *plan = context;
-
-	if (version->state != VERSION_PRESENT)
-		return 0;
-	if (plan->count == plan->room) {
-		size_t room = plan->room ? plan->room * 2 : 64;
-		struct plan_entry *larger =
-			realloc(plan->entries, room * sizeof(*larger));
-
-		if (!larger)
-			return -ENOMEM;
-		plan->entries = larger;
-		plan->room = room;
-	}
-	plan->entries[plan->count++] = (struct plan_entry){.version = *version};
-	return 0;
-}
-
-static int plan_compare(const void *left, const void *right)
-{
-	const struct plan_entry *a = left, *b = right;
-	int order = strcmp(a->version.app, b->version.app);
-
-	return order ? order : -version_compare(a->version.name, b->version.name);
-}
-
-static int plan_channel(void *context, const struct channel *channel)
-{
-	struct plan *plan = context;
-
-	for (size_t i = 0; i < plan->count; i++) {
-		struct plan_entry *entry = &plan->entries[i];
-		size_t size = strlen(entry->reason);
-
-		if (strcmp(entry->version.app, channel->app) ||
-		    strcmp(entry->version.name, channel->version))
-			continue;
-		snprintf(entry->reason + size, sizeof(entry->reason) - size, "%s%.130s",
-			 size ? ", " : "", channel->name);
-	}
-	return 0;
-}
-
-static void plan_decide(struct plan *plan)
-{
-	unsigned newer = 0;
-
-	for (size_t i = 0; i < plan->count; i++) {
-		struct plan_entry *entry = &plan->entries[i];
-		unsigned keep = config_app(plan->config, entry->version.app)->keep;
-
-		newer = i > 0 && !strcmp(entry[-1].version.app, entry->version.app)
-				? newer + 1
-				: 0;
-		if (entry->reason[0])
-			continue;
-		if (entry->version.pinned) {
-			snprintf(entry->reason, sizeof(entry->reason), "pinned");
-		} else if (newer < keep) {
-			snprintf(entry->reason, sizeof(entry->reason),
-				 "one of the newest %u", keep);
-		} else {
-			snprintf(entry->reason, sizeof(entry->reason),
-				 "no channel or pin keeps it, and %u are newer", newer);
-			entry->remove = true;
-		}
-	}
-}
-
-static int plan_make(struct plan *plan, struct error *err)
-{
-	struct catalog *catalog = plan->service->store->catalog;
-	int r = catalog_each_version(catalog, NULL, plan_add, plan, err);
-
-	if (r < 0)
-		return r;
-	if (plan->count)
-		qsort(plan->entries, plan->count, sizeof(plan->entries[0]), plan_compare);
-	r = catalog_each_channel(catalog, NULL, plan_channel, plan, err);
-	if (r == 0)
-		plan_decide(plan);
-	return r;
-}
-
-static int plan_run(struct plan *plan, bool dry_run, json_t *ret, struct error *err)
-{
-	for (size_t i = 0; i < plan->count; i++) {
-		struct plan_entry *entry = &plan->entries[i];
-		const struct version *version = &entry->version;
-		struct error why = {0};
-
-		/* Somebody may have flipped to it since the plan was made: then it stays.
-		 */
-		if (entry->remove && !dry_run &&
-		    hide(plan->service, version->app, version->name, &why) < 0) {
-			entry->remove = false;
-			snprintf(entry->reason, sizeof(entry->reason), "%.190s",
-				 why.text);
-		}
-		if (json_array_append_new(
-			    ret, json_pack("{s:s, s:s, s:s, s:s, s:I}", "app",
-					   version->app, "version", version->name,
-					   "action", entry->remove ? "remove" : "keep",
-					   "reason", entry->reason, "bytes",
-					   (json_int_t)version->stored_bytes)) < 0)
-			return error_set(err, -ENOMEM, "not enough memory");
-	}
-	return 0;
-}
-
-static int partials_run(struct service *s, bool dry_run, json_t *ret, uint64_t *freed,
-			struct error *err)
-{
-	cleanup(free_ptr) struct partial *partials = NULL;
-	size_t count = 0;
-	int r = store_partials(s->store, &partials, &count, err);
-
-	for (size_t i = 0; r == 0 && i < count; i++) {
-		bool old = clock_wall_ns() - partials[i].mtime_ns > PARTIAL_KEPT_NS;
-		char path[4096], name[300];
-
-		snprintf(name, sizeof(name), "partial/%s", partials[i].name);
-		if (old && !dry_run && unlink(store_path(s->store, name, path)) == 0)
-			*freed += partials[i].bytes;
-		json_array_append_new(
-			ret, json_pack("{s:s, s:I, s:s, s:s}", "file", partials[i].name,
-				       "bytes", (json_int_t)partials[i].bytes, "action",
-				       old ? "remove" : "keep", "reason",
-				       old ? "not touched for seven days"
-					   : "the next fetch resumes it"));
-	}
-	return r;
-}
-
-int service_gc(struct service *s, bool dry_run, json_t **ret, struct error *err)
-{
-	struct config_use *use = service_config(s);
-	struct plan plan = {.service = s, .config = use->config};
-	json_t *versions = json_array(), *partials = json_array();
-	uint64_t freed = 0, freed_partials = 0;
-	int r = plan_make(&plan, err);
-
-	if (r == 0)
-		r = plan_run(&plan, dry_run, versions, err);
-	if (r == 0)
-		r = partials_run(s, dry_run, partials, &freed_partials, err);
-	if (r == 0 && !dry_run && reap(s, &freed, NULL) != 0)
-		reaper_kick(s);
-	free(plan.entries);
-	service_config_done(s, use);
-	if (r < 0) {
-		json_decref(versions);
-		json_decref(partials);
-		return r;
-	}
-	*ret = json_pack("{s:i, s:b, s:o, s:o, s:I}", "schema", 1, "dry_run", dry_run,
-			 "versions", versions, "partials", partials, "freed_bytes",
-			 (json_int_t)(freed + freed_partials));
-	return 0;
-}
-
 struct config_use *service_config(struct service *s)
 {
 	struct config_use *use;
@@ -604,13 +285,7 @@ static void conditions_init(struct service *s)
 
 void service_free(struct service *s)
 {
-	if (s->reaper_started) {
-		pthread_mutex_lock(&s->reaper_lock);
-		s->reaper_stop = true;
-		pthread_cond_signal(&s->reaper_wake);
-		pthread_mutex_unlock(&s->reaper_lock);
-		pthread_join(s->reaper, NULL);
-	}
+	reaper_stop(s);
 	jobs_free(s->jobs);
 	apps_stop(s->apps);
 	mount_done(&s->mount);
@@ -627,10 +302,7 @@ static int threads_start(struct service *s, struct error *err)
 	s->jobs = jobs_new(s);
 	if (!s->jobs)
 		return error_set(err, -ENOMEM, "not enough memory");
-	if (pthread_create(&s->reaper, NULL, reaper, s))
-		return error_set(err, -EAGAIN, "cannot start a thread");
-	s->reaper_started = true;
-	return 0;
+	return reaper_start(s, err);
 }
 
 static int start(struct service *s, const struct config *config, struct error *err)

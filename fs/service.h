@@ -103,6 +103,13 @@ int service_add(struct service *service, const struct version *version,
 		struct error *err);
 
 /**
+ * service_hide() - begin a removal: the name disappears, the data stays
+ * Return: as catalog_hide(); -EBUSY when something is mounted inside it.
+ */
+int service_hide(struct service *service, const char *app, const char *version,
+		 struct error *err);
+
+/**
  * service_remove() - hide a version and free what nobody holds
  * @ret_removed: whether its space was given back already
  * @ret_freed:   bytes

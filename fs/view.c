@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#define LOAD_FAILURES_TOLD 10 /* log lines a pack */
 #define NS_PER_S           1000000000LL
 #define FIRST_ENTRY_OFFSET 3 /* 1 is behind ".", 2 behind ".." */
 
@@ -461,7 +462,7 @@ static int load(struct pack *pack)
 	struct error why = {0};
 	int r = pack_load(pack, &why);
 
-	if (r < 0)
+	if (r < 0 && atomic_fetch_add(&pack->rotten_told, 1) < LOAD_FAILURES_TOLD)
 		log_error("%s; other packages are not affected; remove the version and "
 			  "fetch it again",
 			  why.text);
