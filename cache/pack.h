@@ -152,7 +152,7 @@ struct pack {
 	struct pack_meta meta;
 	void *meta_buffer;       /* owns what meta points to */
 	struct pack **deps;      /* referenced; dep_count of them */
-	atomic_uint rotten_told; /* log lines about wrong checksums so far */
+	atomic_uint rotten_told; /* log lines about damage so far */
 	_Atomic uint8_t
 		*verified; /* a bit a checksum: the block was read and found right */
 };

@@ -138,8 +138,8 @@ static int connect_error(struct client *client, struct error *err)
 				 "no permission to use the socket '%s'", client->socket);
 	return error_set(
 		err, -ECONNREFUSED,
-		"deployfsd does not answer on the socket '%s' (%s): start it with "
-		"'systemctl start deployfs' or 'deployfsd'",
+		"deployfsd does not answer on the socket '%s' (%s): start deployfsd, "
+		"or see its log for why it ended",
 		client->socket,
 		os_error ? strerror((int)os_error) : "it cannot be connected");
 }
