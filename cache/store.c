@@ -518,6 +518,20 @@ static int ghost_drop(struct store *store, struct pack *ghost, bool loaded,
 	return r;
 }
 
+/* Whether any dependent is there still: the same sweep may have dropped the last. */
+static bool ghost_needed(struct store *store, const struct ghost *what)
+{
+	bool needed = false;
+
+	for (size_t i = 0; i < what->dependent_count && !needed; i++) {
+		struct pack *user = pack_set_get(store->packs, what->dependents[i]);
+
+		needed = user;
+		pack_unref(user);
+	}
+	return needed;
+}
+
 static int ghost_sweep(struct store *store, const struct ghost *what, uint64_t *freed,
 		       struct error *err)
 {
@@ -528,7 +542,7 @@ static int ghost_sweep(struct store *store, const struct ghost *what, uint64_t *
 	if (!ghost)
 		return catalog_drop_pack(store->catalog, what->key.id, err);
 	r = pack_load(ghost, err);
-	if (what->dependent_count == 0)
+	if (!ghost_needed(store, what))
 		r = ghost_drop(store, ghost, r == 0, err);
 	else if (r == 0)
 		r = ghost_trim(store, what, ghost, err);
