@@ -12,7 +12,7 @@
 
 #include <stdlib.h>
 
-#define cleanup(function) __attribute__((cleanup(function)))
+#define cleanup(function) __attribute__((cleanup(function), unused))
 
 /** take_ptr() - hand the pointer on; the variable is NULL afterwards */
 #define take_ptr(variable)                                \

@@ -27,8 +27,7 @@ static const char schema[] =
 	" id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, node INTEGER NOT NULL,"
 	" made_ns INTEGER NOT NULL, changed_ns INTEGER NOT NULL);"
 	"CREATE TABLE pack("
-	" id INTEGER PRIMARY KEY, first_node INTEGER NOT NULL, node_count INTEGER NOT "
-	"NULL,"
+	" id INTEGER PRIMARY KEY, first_node INTEGER NOT NULL, node_count INTEGER NOT NULL,"
 	" dir_count INTEGER NOT NULL, bytes INTEGER NOT NULL,"
 	" indexed INTEGER NOT NULL DEFAULT 0," /* its hashes are in index.db */
 	" dirty INTEGER NOT NULL DEFAULT 0);"  /* a ghost to be swept */
@@ -175,8 +174,7 @@ static int schema_make(struct catalog *catalog, bool writable, struct error *err
 	if (version > CATALOG_VERSION)
 		return error_set(
 			err, -EBADMSG,
-			"made by a newer deployfs (catalog version %lld, this one "
-			"knows %d): install that one",
+			"made by a newer deployfs (catalog version %lld, this one knows %d): install that one",
 			(long long)version, CATALOG_VERSION);
 	if (!writable)
 		return error_set(err, -EBADMSG, "of version %lld", (long long)version);
@@ -366,8 +364,7 @@ int catalog_find(struct catalog *catalog, const char *app, const char *version,
 	if (r == 0)
 		return error_set(
 			err, -ENOENT,
-			"'%s' has no version '%s' here: 'deployctl list %s' shows "
-			"which, 'deployctl fetch %s %s' gets it",
+			"'%s' has no version '%s' here: 'deployctl list %s' shows which, 'deployctl fetch %s %s' gets it",
 			app, version, app, app, version);
 	return r < 0 ? r : 0;
 }
@@ -579,8 +576,7 @@ static int check_unused(struct catalog *catalog, const struct version *version,
 	if (version->pinned)
 		return error_set(
 			err, -EBUSY,
-			"version '%s' of '%s' is pinned: 'deployctl unpin %s %s' "
-			"lets it go",
+			"version '%s' of '%s' is pinned: 'deployctl unpin %s %s' lets it go",
 			version->name, version->app, version->app, version->name);
 	r = sql_query(catalog->db, &row, err,
 		      "SELECT name FROM channel WHERE version = ?1"
@@ -704,7 +700,7 @@ static int ghost_read(struct catalog *catalog, uint64_t id, struct ghost *ret,
 {
 	cleanup(sql_finalize_ptr) sqlite3_stmt *row = NULL, *rows = NULL;
 	int r = sql_query(catalog->db, &row, err,
-			  "SELECT first_node, node_count, dir_count FROM pack"
+			  "SELECT first_node, node_count, dir_count, dirty FROM pack"
 			  " WHERE id = ?1",
 			  "i", (int64_t)id);
 
@@ -720,6 +716,7 @@ static int ghost_read(struct catalog *catalog, uint64_t id, struct ghost *ret,
 		.node_count = (uint32_t)sqlite3_column_int64(row, 1),
 		.dir_count = (uint32_t)sqlite3_column_int64(row, 2),
 	};
+	ret->dirty = sqlite3_column_int(row, 3);
 	r = sql_query(catalog->db, &rows, err, "SELECT pack FROM dep WHERE needs = ?1",
 		      "i", (int64_t)id);
 	if (r == 0)
@@ -734,9 +731,10 @@ int catalog_ghosts(struct catalog *catalog, struct ghost **ret, size_t *ret_coun
 	cleanup(sql_finalize_ptr) sqlite3_stmt *rows = NULL;
 	cleanup(free_ptr) uint64_t *ids = NULL;
 	struct ghost *ghosts;
+	bool dirty = false;
 	size_t count;
 	int r = sql_query(catalog->db, &rows, err,
-			  "SELECT id FROM pack WHERE dirty AND id NOT IN"
+			  "SELECT id FROM pack WHERE id NOT IN"
 			  " (SELECT pack FROM version WHERE pack IS NOT NULL)"
 			  " ORDER BY id DESC",
 			  "");
@@ -754,19 +752,42 @@ int catalog_ghosts(struct catalog *catalog, struct ghost **ret, size_t *ret_coun
 			ghosts_free(ghosts, count);
 			return r;
 		}
+		dirty |= ghosts[i].dirty;
+	}
+	if (!dirty) {
+		ghosts_free(ghosts, count);
+		ghosts = NULL;
+		count = 0;
 	}
 	*ret = ghosts;
 	*ret_count = count;
 	return 0;
 }
 
+static int deps_set_dirty(struct catalog *catalog, uint64_t pack, struct error *err)
+{
+	return sql_run(catalog->db, err,
+		       "UPDATE pack SET dirty = 1 WHERE id IN"
+		       " (SELECT needs FROM dep WHERE pack = ?1)",
+		       "i", (int64_t)pack);
+}
+
 int catalog_ghost_swept(struct catalog *catalog, uint64_t pack, uint64_t bytes,
 			struct error *err)
 {
 	cleanup(catalog_unlock) struct catalog *locked = catalog_lock(catalog);
-	return sql_run(catalog->db, err,
-		       "UPDATE pack SET dirty = 0, bytes = ?2 WHERE id = ?1", "ii",
-		       (int64_t)pack, (int64_t)bytes);
+	cleanup(transaction_end) struct transaction tx = {0};
+	int r = transaction_begin(catalog, &tx, err);
+
+	if (r == 0)
+		r = sql_run(catalog->db, err,
+			    "UPDATE pack SET dirty = 0, bytes = ?2 WHERE id = ?1", "ii",
+			    (int64_t)pack, (int64_t)bytes);
+	if (r == 0)
+		r = deps_set_dirty(catalog, pack, err);
+	if (r == 0)
+		r = transaction_commit(&tx, err);
+	return r;
 }
 
 int catalog_drop_pack(struct catalog *catalog, uint64_t pack, struct error *err)
@@ -776,10 +797,7 @@ int catalog_drop_pack(struct catalog *catalog, uint64_t pack, struct error *err)
 	int r = transaction_begin(catalog, &tx, err);
 
 	if (r == 0)
-		r = sql_run(catalog->db, err,
-			    "UPDATE pack SET dirty = 1 WHERE id IN"
-			    " (SELECT needs FROM dep WHERE pack = ?1)",
-			    "i", (int64_t)pack);
+		r = deps_set_dirty(catalog, pack, err);
 	if (r == 0)
 		r = sql_run(catalog->db, err, "DELETE FROM dep WHERE pack = ?1", "i",
 			    (int64_t)pack);

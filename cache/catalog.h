@@ -195,15 +195,15 @@ struct ghost {
 	struct pack_key key;
 	uint64_t *dependents; /* packs that need it, owned */
 	size_t dependent_count;
+	bool dirty; /* has lost its version, a dependent, or what that needed, lately */
 };
 
-/** catalog_ghosts() - the ghosts that have lost a dependent or their version lately */
+/** catalog_ghosts() - all ghosts, newest first; none when none of them is dirty */
 int catalog_ghosts(struct catalog *catalog, struct ghost **ret, size_t *ret_count,
 		   struct error *err);
 void ghosts_free(struct ghost *ghosts, size_t count);
 
-/** catalog_ghost_swept() - nothing more to do until it loses a dependent; @bytes are left
- */
+/** catalog_ghost_swept() - not dirty any more, but what it needed is; @bytes are left */
 int catalog_ghost_swept(struct catalog *catalog, uint64_t pack, uint64_t bytes,
 			struct error *err);
 

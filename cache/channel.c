@@ -434,8 +434,7 @@ int catalog_rollback(struct catalog *catalog, const char *app, const char *chann
 	if (r == 0 && from.version == 0)
 		r = error_set(
 			err, -ENOENT,
-			"'%s' has no channel '%s' that could be rolled back: flip it "
-			"to a version first",
+			"'%s' has no channel '%s' that could be rolled back: flip it to a version first",
 			app, channel);
 	if (r == 0)
 		r = go_back(catalog, row.id, channel, &to, err);
@@ -547,43 +546,59 @@ static int each_row_as_change(struct catalog *catalog, enum change_kind kind,
 	return r;
 }
 
+/* Queries whose rows are changes, in the order in which they are to be shown. */
+struct change_query {
+	enum change_kind kind;
+	const char *text;
+};
+
+static const struct change_query present[] = {
+	{CHANGE_APP, "SELECT name, '', node, 0, 0, made_ns, changed_ns, NULL"
+		     " FROM app ORDER BY node"},
+	{CHANGE_VERSION,
+	 "SELECT app.name, version.name, app.node, pack.first_node + pack.node_count,"
+	 " pack.id, version.imported_ns, app.changed_ns, NULL"
+	 " FROM version JOIN app ON app.id = version.app"
+	 " JOIN pack ON pack.id = version.pack WHERE version.state = 0"},
+	{CHANGE_LINK,
+	 "SELECT app.name, channel.name, app.node, channel.node, 0, channel.changed_ns,"
+	 " app.changed_ns, version.name"
+	 " FROM channel JOIN app ON app.id = channel.app"
+	 " JOIN version ON version.id = channel.version"},
+	{CHANGE_TEXT,
+	 "SELECT '', name, 0, node, 0, time_ns, 0, text FROM leaf WHERE app = 0"
+	 " AND node IN (SELECT max(node) FROM leaf WHERE app = 0 GROUP BY name)"},
+};
+
+static const struct change_query given_out[] = {
+	{CHANGE_TEXT, "SELECT '', name, 0, node, 0, time_ns, 0, text FROM leaf"
+		      " WHERE app = 0 ORDER BY node"},
+	{CHANGE_LINK, "SELECT app.name, leaf.name, app.node, leaf.node, 0, leaf.time_ns,"
+		      " app.changed_ns, leaf.text"
+		      " FROM leaf JOIN app ON app.id = leaf.app ORDER BY leaf.node"},
+};
+
+static int each_query(struct catalog *catalog, const struct change_query *queries,
+		      size_t count,
+		      int (*each)(void *context, const struct change *change),
+		      void *context, struct error *err)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < count; i++)
+		r = each_row_as_change(catalog, queries[i].kind, queries[i].text, each,
+				       context, err);
+	return r;
+}
+
 int catalog_each_change(struct catalog *catalog,
 			int (*each)(void *context, const struct change *change),
 			void *context, struct error *err)
 {
 	cleanup(catalog_unlock) struct catalog *locked = catalog_lock(catalog);
-	int r = each_row_as_change(
-		catalog, CHANGE_APP,
-		"SELECT name, '', node, 0, 0, made_ns, changed_ns, NULL"
-		" FROM app ORDER BY made_ns",
-		each, context, err);
 
-	if (r == 0)
-		r = each_row_as_change(
-			catalog, CHANGE_VERSION,
-			"SELECT app.name, version.name, app.node,"
-			" pack.first_node + pack.node_count, pack.id, "
-			"version.imported_ns,"
-			" app.changed_ns, NULL FROM version JOIN app ON app.id = "
-			"version.app"
-			" JOIN pack ON pack.id = version.pack WHERE version.state = 0",
-			each, context, err);
-	if (r == 0)
-		r = each_row_as_change(
-			catalog, CHANGE_LINK,
-			"SELECT app.name, channel.name, app.node, channel.node, 0,"
-			" channel.changed_ns, app.changed_ns, version.name FROM channel"
-			" JOIN app ON app.id = channel.app"
-			" JOIN version ON version.id = channel.version",
-			each, context, err);
-	if (r == 0)
-		r = each_row_as_change(
-			catalog, CHANGE_TEXT,
-			"SELECT '', name, 0, node, 0, time_ns, 0, text FROM leaf"
-			" WHERE app = 0 AND node IN"
-			" (SELECT max(node) FROM leaf WHERE app = 0 GROUP BY name)",
-			each, context, err);
-	return r;
+	return each_query(catalog, present, sizeof(present) / sizeof(present[0]), each,
+			  context, err);
 }
 
 int catalog_each_leaf(struct catalog *catalog,
@@ -591,19 +606,7 @@ int catalog_each_leaf(struct catalog *catalog,
 		      void *context, struct error *err)
 {
 	cleanup(catalog_unlock) struct catalog *locked = catalog_lock(catalog);
-	int r = each_row_as_change(
-		catalog, CHANGE_TEXT,
-		"SELECT '', name, 0, node, 0, time_ns, 0, text FROM leaf"
-		" WHERE app = 0 ORDER BY node",
-		each, context, err);
 
-	if (r == 0)
-		r = each_row_as_change(catalog, CHANGE_LINK,
-				       "SELECT app.name, leaf.name, app.node, leaf.node, "
-				       "0, leaf.time_ns,"
-				       " app.changed_ns, leaf.text FROM leaf JOIN app ON "
-				       "app.id = leaf.app"
-				       " ORDER BY leaf.node",
-				       each, context, err);
-	return r;
+	return each_query(catalog, given_out, sizeof(given_out) / sizeof(given_out[0]),
+			  each, context, err);
 }

@@ -74,23 +74,32 @@ const struct sums_entry *fetch_choose(const struct sums *sums, char *const *skip
 /**
  * fetch_package() - download, resume, verify
  *
- * Reads SHA256SUMS, checks space, then reads the package: each mirror in turn, retried
- * with jittered back-off on transient failures (4 tries a mirror while bytes keep coming,
- * the count starts again after progress, at most 20 in all), resumed at the offset. The
- * partial file is locked with flock(2), so that two processes never write it; what is
- * there is hashed first. A mirror whose bytes do not match is named in a warning, its
- * bytes are dropped and the next mirror is asked from offset 0. Every mirror's own
- * SHA256SUMS is not asked: the first list that was read decides.
+ * Reads SHA256SUMS from the first mirror that has it (the other mirrors' lists are not
+ * asked), checks space, then reads the package: that mirror first, then the others in
+ * their order. A mirror is retried with jittered back-off on transient failures, resumed
+ * at the offset: 4 tries, counted afresh after progress, at most 20 in all; one that
+ * could not be reached at all is not retried, as the next one may be up. The partial file
+ * is locked with flock(2), so that two processes never write it; what is there is hashed
+ * first. Bytes that do not match are dropped: once for the same mirror where it had
+ * continued what was there; then it is named in a warning, and the next one is asked from
+ * offset 0.
  *
- * On failure the partial file stays when it may be resumed, and is unlinked when its
- * content was proved wrong. The result is cleared with fetch_result_done().
+ * With @verify false, where the mirrors that answer say that they have no list, or the
+ * list does not have the version, the names <app>-<version><ending> are tried, from
+ * offset 0.
  *
- * Return: 0; -ENOENT: no origin lists the version (says which are newest); -EBADMSG: no
- * mirror has bytes that match, or the list is malformed; -ENOSPC: the reserve would be
- * touched (says how much is missing); -EFBIG; -EPERM: a server could not be
- * authenticated; -EHOSTUNREACH, -ETIMEDOUT, -ECONNRESET, -EPROTO: the last mirror's
- * failure, when all failed; @err names every mirror with its reason; -EINVAL: no origin
- * is configured.
+ * On failure the partial file stays when it may be resumed, and is unlinked when it is
+ * empty, its content was proved wrong, or nothing could prove it right. The result is
+ * cleared with fetch_result_done(); its descriptor holds the lock.
+ *
+ * Return: 0; -ENOENT: no origin lists the version (says which are newest), or has the
+ * file; -EBADMSG: a mirror's bytes do not match and no other one's do, or the list is
+ * malformed; -ENOSPC: the reserve would be touched (says how much is missing); -EFBIG;
+ * -EACCES: refused to these credentials; -EPERM: a server could not be authenticated, or
+ * the credentials file is open to others; -EHOSTUNREACH, -ETIMEDOUT, -ECONNRESET,
+ * -EPROTO: the last mirror's failure, when all failed; @err names every mirror with its
+ * reason; -EINVAL: no origin is configured, or a name or the credentials file is
+ * malformed; -ENOMEM; the negative errno of the disk.
  */
 int fetch_package(const struct fetch_request *request, const struct fetch_watch *watch,
 		  struct fetch_result *ret, struct error *err);

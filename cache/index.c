@@ -23,12 +23,17 @@ struct index {
 	sqlite3_stmt *find_objects, *find_node;
 };
 
+/* One transaction: a kill between two of its statements would leave tables of version 0,
+ * and no index could be opened after that. What lies in such a file is dropped. */
 static const char schema[] =
+	"BEGIN IMMEDIATE;"
+	"DROP TABLE IF EXISTS object; DROP TABLE IF EXISTS node;"
 	"CREATE TABLE object(content BLOB NOT NULL, pack INTEGER NOT NULL,"
 	" object INTEGER NOT NULL, PRIMARY KEY(content, pack, object)) WITHOUT ROWID;"
 	"CREATE TABLE node(identity BLOB NOT NULL, node INTEGER NOT NULL,"
 	" PRIMARY KEY(identity, node)) WITHOUT ROWID;"
-	"PRAGMA user_version = 1;";
+	"PRAGMA user_version = 1;"
+	"COMMIT;";
 
 void index_close(struct index *index)
 {

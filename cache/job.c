@@ -465,36 +465,6 @@ static int verify_body(struct verify *v, const struct pack *pack, uint32_t node)
 	return r;
 }
 
-static void entry_path(const struct pack *pack, uint32_t dir, const char *name,
-		       char path[static PACK_PATH_MAX + 1])
-{
-	const struct pack_meta *meta = &pack->meta;
-	size_t at = PACK_PATH_MAX, size = strlen(name);
-
-	path[at] = '\0';
-	at -= size;
-	memcpy(path + at, name, size);
-	while (dir != 0) {
-		const struct pack_dir *parent = &meta->dirs[meta->dirs[dir].parent];
-
-		for (uint32_t i = 0; i < parent->entry_count; i++) {
-			const struct pack_entry *entry =
-				&meta->entries[parent->first_entry + i];
-
-			if (entry->type != DT_DIR || entry->index != dir ||
-			    at < entry->name_size + 1u)
-				continue;
-			path[--at] = '/';
-			at -= entry->name_size;
-			memcpy(path + at, meta->names + entry->name_offset,
-			       entry->name_size);
-			break;
-		}
-		dir = meta->dirs[dir].parent;
-	}
-	memmove(path, path + at, PACK_PATH_MAX + 1 - at);
-}
-
 static void verify_entry(struct verify *v, const struct pack *pack, const char *version,
 			 uint32_t dir, const struct pack_entry *entry)
 {
@@ -513,7 +483,7 @@ static void verify_entry(struct verify *v, const struct pack *pack, const char *
 		r = verify_body(v, holder, entry->index);
 	if (r == 0)
 		return;
-	entry_path(pack, dir, pack->meta.names + entry->name_offset, path);
+	pack_entry_path(pack, dir, entry, path);
 	verify_tell(v, version, path, "the stored bytes are not the ones imported");
 }
 

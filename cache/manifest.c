@@ -104,13 +104,9 @@ static int names_append(struct manifest *m, const char *name, size_t size,
 	return 0;
 }
 
-/* A new item; it goes into the table unless it is the root. */
-static int item_new(struct manifest *m, uint32_t parent, const char *name, size_t size,
-		    uint8_t type, uint32_t *ret)
+/* Room for one more item in the array and in the table. */
+static int item_room(struct manifest *m)
 {
-	struct item *item;
-	int r;
-
 	if (m->count == m->room) {
 		uint32_t room = m->room ? m->room * 2 : 1024;
 		struct item *items = realloc(m->items, room * sizeof(*items));
@@ -120,20 +116,29 @@ static int item_new(struct manifest *m, uint32_t parent, const char *name, size_
 		m->items = items;
 		m->room = room;
 	}
-	if ((m->count + 1) * 2 > m->table_size) {
-		r = table_grow(m);
-		if (r < 0)
-			return r;
-	}
+	return (m->count + 1) * 2 > m->table_size ? table_grow(m) : 0;
+}
+
+/* A new item, of the archive or a parent that it left out; it goes into the table unless
+ * it is the root. */
+static int item_new(struct manifest *m, uint32_t parent, const char *name, size_t size,
+		    uint8_t type, uint32_t *ret, struct error *err)
+{
+	struct item *item;
+
+	if (m->count >= PACK_ENTRIES_MAX)
+		return error_set(err, -EBADMSG, "refused: more than %d entries",
+				 PACK_ENTRIES_MAX - 1);
+	if (item_room(m) < 0)
+		return error_set(err, -ENOMEM, "not enough memory");
 	item = &m->items[m->count];
 	*item = (struct item){.parent = parent,
 			      .name_size = (uint16_t)size,
 			      .type = type,
 			      .link = m->count,
 			      .mode = 0755};
-	r = names_append(m, name, size, &item->name_offset);
-	if (r < 0)
-		return r;
+	if (names_append(m, name, size, &item->name_offset) < 0)
+		return error_set(err, -ENOMEM, "not enough memory");
 	if (m->count > 0)
 		m->table[table_slot(m, parent, name, size)] = m->count;
 	*ret = m->count++;
@@ -154,7 +159,7 @@ struct manifest *manifest_new(const struct manifest_policy *policy)
 	if (!m)
 		return NULL;
 	m->policy = *policy;
-	if (item_new(m, 0, "", 0, DT_DIR, &root) < 0) {
+	if (item_new(m, 0, "", 0, DT_DIR, &root, NULL) < 0) {
 		manifest_free(m);
 		return NULL;
 	}
@@ -190,10 +195,10 @@ static int walk_parents(struct manifest *m, const struct archive_item *item,
 		uint32_t next = item_find(m, parent, name, size);
 
 		if (next == NONE) {
-			int r = item_new(m, parent, name, size, DT_DIR, &next);
+			int r = item_new(m, parent, name, size, DT_DIR, &next, err);
 
 			if (r < 0)
-				return error_set(err, r, "not enough memory");
+				return r;
 			m->items[next].mtime_s = item->mtime_s;
 			m->items[next].mtime_ns = item->mtime_ns;
 		}
@@ -223,8 +228,12 @@ static uint32_t find_path(const struct manifest *m, const char *path)
 	return at;
 }
 
+/* ".." may only come first, where it climbs the real directories that the symlink lies
+ * in: behind a name it would climb from wherever that name, which may be a symlink
+ * itself, leads to. */
 static bool target_contained(const char *path, const char *target)
 {
+	bool named = false;
 	long depth = 0;
 
 	if (target[0] == '/')
@@ -234,12 +243,12 @@ static bool target_contained(const char *path, const char *target)
 	while (*target) {
 		size_t size = strcspn(target, "/");
 
-		if (size == 2 && !memcmp(target, "..", 2))
-			depth--;
-		else if (size > 0 && !(size == 1 && target[0] == '.'))
-			depth++;
-		if (depth < 0)
-			return false;
+		if (size == 2 && !memcmp(target, "..", 2)) {
+			if (named || --depth < 0)
+				return false;
+		} else if (size > 0 && !(size == 1 && target[0] == '.')) {
+			named = true;
+		}
 		target += size + (target[size] == '/');
 	}
 	return true;
@@ -289,9 +298,6 @@ int manifest_add(struct manifest *m, const struct archive_item *item, uint32_t *
 		*ret = 0;
 		return 0;
 	}
-	if (m->count > PACK_ENTRIES_MAX)
-		return error_set(err, -EBADMSG, "refused: more than %d entries",
-				 PACK_ENTRIES_MAX);
 	if (item->type == ARCHIVE_TYPE_HARDLINK) {
 		r = link_resolve(m, item, &link, err);
 		if (r < 0)
@@ -300,7 +306,8 @@ int manifest_add(struct manifest *m, const struct archive_item *item, uint32_t *
 	if (item->type == ARCHIVE_TYPE_SYMLINK && m->policy.contained &&
 	    !target_contained(item->path, item->target))
 		return refuse(item,
-			      "is a symlink that leaves the package, which this "
+			      "is a symlink that leaves the package, or could by way of "
+			      "another, which this "
 			      "application's 'symlinks: contained' forbids",
 			      err);
 	r = walk_parents(m, item, &parent, &name, err);
@@ -311,9 +318,10 @@ int manifest_add(struct manifest *m, const struct archive_item *item, uint32_t *
 			       m->items[number].type != DT_DIR || m->items[number].given))
 		return refuse(item, "comes twice", err);
 	if (number == NONE) {
-		r = item_new(m, parent, name, strlen(name), types[item->type], &number);
+		r = item_new(m, parent, name, strlen(name), types[item->type], &number,
+			     err);
 		if (r < 0)
-			return error_set(err, r, "not enough memory");
+			return r;
 	}
 	directory_set(&m->items[number], item);
 	if (link != NONE) {

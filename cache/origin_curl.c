@@ -149,7 +149,6 @@ static int on_progress(void *context, curl_off_t down_total, curl_off_t down,
 	const char *why = NULL;
 	int r = pace_check(&t->pace, &why);
 
-	(void)down_total, (void)down, (void)up_total, (void)up;
 	if (r == 0)
 		return 0;
 	transfer_fail(t, r, why);
@@ -263,7 +262,6 @@ static int on_host_key(CURL *curl, const struct curl_khkey *known,
 {
 	struct transfer *t = context;
 
-	(void)curl, (void)known;
 	if (match == CURLKHMATCH_OK)
 		return CURLKHSTAT_FINE;
 	t->key_changed = match == CURLKHMATCH_MISMATCH;

@@ -102,7 +102,6 @@ int origin_file_read(const char *url, const char *path, uint64_t offset,
 	uint64_t size;
 	int r;
 
-	(void)options;
 	if (!buffer)
 		return error_set(err, -ENOMEM, "out of memory");
 	r = file_open(url, path, &fd, err);

@@ -67,7 +67,6 @@ struct reader {
 	struct call call;
 	struct slot slots[READ_DEPTH];
 	struct pace pace;
-	bool mounted;
 	struct error *err;
 };
 
@@ -83,7 +82,6 @@ static void on_call(int status, struct nfs_context *nfs, void *data, void *conte
 {
 	struct call *call = context;
 
-	(void)nfs;
 	call->status = status;
 	call->data = status < 0 ? NULL : data;
 	call->done = true;
@@ -93,7 +91,6 @@ static void on_stat(int status, struct nfs_context *nfs, void *data, void *conte
 {
 	struct call *call = context;
 
-	(void)nfs;
 	if (status >= 0)
 		memcpy(&call->stat, data, sizeof(call->stat));
 	call->status = status;
@@ -104,7 +101,6 @@ static void on_read(int status, struct nfs_context *nfs, void *data, void *conte
 {
 	struct slot *slot = context;
 
-	(void)nfs;
 	slot->waiting = false;
 	slot->status = status;
 	if (status <= 0)
@@ -123,7 +119,6 @@ static void reader_disconnect(struct reader *r)
 	nfs_destroy_context(r->nfs);
 	r->nfs = NULL;
 	r->file = NULL;
-	r->mounted = false;
 	for (size_t i = 0; i < READ_DEPTH; i++)
 		r->slots[i].size = 0;
 }
@@ -250,11 +245,12 @@ static int reader_mount(struct reader *r, const char *address, int version)
 				    "timeout");
 	if (e < 0)
 		return reader_error(r, -EHOSTUNREACH, "cannot connect");
-	if (r->call.status < 0)
-		return reader_error(r, status_class(r->call.status, -EHOSTUNREACH),
-				    "cannot mount the export");
-	r->mounted = true;
-	return 0;
+	if (r->call.status == 0)
+		return 0;
+	e = status_class(r->call.status, -EHOSTUNREACH);
+	return reader_error(r, e,
+			    e == -EHOSTUNREACH ? "cannot connect, or it is no NFS server"
+					       : "cannot mount the export");
 }
 
 /* With a port it is NFSv4 there. Without one a server that has no NFSv4, or has the
@@ -277,7 +273,9 @@ static int mount_versions(struct reader *r, const char *address)
 	r->err = err;
 	if (e3 == 0)
 		return 0;
-	return error_set(err, first.code, "%s", first.text);
+	if (e == -EHOSTUNREACH && e3 != e)
+		return error_set(err, e3, "%s", second.text);
+	return error_set(err, e, "%s", first.text);
 }
 
 struct lookup {

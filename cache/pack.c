@@ -14,12 +14,14 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define META_ALIGN 8
+#define META_ALIGN      8
+#define ROTTEN_TOLD_MAX 100 /* log lines a pack */
 
 struct checksum pack_content_hash(const struct checksum *checks, uint64_t count)
 {
@@ -124,17 +126,23 @@ static bool meta_map(struct pack_meta *meta, const struct pack_header *header,
 	return at <= header->meta_size && meta->names_size == header->meta_size - at;
 }
 
-static bool object_right(const struct pack *pack, const struct pack_object *object)
+/* A body begins at or behind *@end, the end of the one before it, and moves that on: so
+ * no two overlap, and what is punched out for one is of no other. */
+static bool object_right(const struct pack *pack, const struct pack_object *object,
+			 uint64_t *end)
 {
-	uint64_t end = pack->header.bodies_end;
+	uint64_t limit = pack->header.bodies_end;
 
+	if (object->check_first > pack->meta.check_count)
+		return false;
 	if (object->size == 0)
 		return true;
-	return object->offset >= PACK_HEADER_SIZE && object->offset <= end &&
-	       object->size <= end - object->offset &&
-	       object->check_first <= pack->meta.check_count &&
-	       pack_checks_of(object->size) <=
-		       pack->meta.check_count - object->check_first;
+	if (object->offset < *end || object->offset > limit ||
+	    object->size > limit - object->offset ||
+	    pack_checks_of(object->size) > pack->meta.check_count - object->check_first)
+		return false;
+	*end = object->offset + object->size;
+	return true;
 }
 
 static bool node_right(const struct pack *pack, const struct pack_node *node)
@@ -191,8 +199,10 @@ static bool entry_right(const struct pack_meta *meta, uint32_t dir,
 }
 
 /* A directory's entries follow those of the directory before it, are sorted, and name
- * each subdirectory once: together with "a parent comes first" that makes it a tree. */
-static bool dir_right(const struct pack_meta *meta, uint32_t dir, uint32_t first_entry)
+ * each subdirectory once (@named: one byte a directory): together with "a parent comes
+ * first" that makes it a tree. */
+static bool dir_right(const struct pack_meta *meta, uint32_t dir, uint32_t first_entry,
+		      bool *named)
 {
 	const struct pack_dir *record = &meta->dirs[dir];
 	uint32_t subdirs = 0;
@@ -210,7 +220,12 @@ static bool dir_right(const struct pack_meta *meta, uint32_t dir, uint32_t first
 		if (i > 0 && strcmp(meta->names + entry[-1].name_offset,
 				    meta->names + entry->name_offset) >= 0)
 			return false;
-		subdirs += entry->type == DT_DIR;
+		if (entry->type != DT_DIR)
+			continue;
+		if (named[entry->index])
+			return false;
+		named[entry->index] = true;
+		subdirs++;
 	}
 	return subdirs == record->subdir_count;
 }
@@ -218,18 +233,21 @@ static bool dir_right(const struct pack_meta *meta, uint32_t dir, uint32_t first
 static int meta_check(const struct pack *pack, struct error *err)
 {
 	const struct pack_meta *meta = &pack->meta;
-	uint64_t entries = 0, subdirs = 0;
+	cleanup(free_ptr) bool *named = calloc(meta->dir_count + 1ULL, sizeof(*named));
+	uint64_t entries = 0, subdirs = 0, end = PACK_HEADER_SIZE;
 
+	if (!named)
+		return error_set(err, -ENOMEM, "not enough memory");
 	if (meta->dir_count == 0 || meta->entry_count > PACK_ENTRIES_MAX)
 		return damaged(pack, "no root directory, or too many entries", err);
 	for (uint32_t i = 0; i < meta->object_count; i++)
-		if (!object_right(pack, &meta->objects[i]))
+		if (!object_right(pack, &meta->objects[i], &end))
 			return damaged(pack, "a body lies outside", err);
 	for (uint32_t i = 0; i < meta->node_count; i++)
 		if (!node_right(pack, &meta->nodes[i]))
 			return damaged(pack, "a file's attributes", err);
 	for (uint32_t i = 0; i < meta->dir_count; i++) {
-		if (!dir_right(meta, i, (uint32_t)entries))
+		if (!dir_right(meta, i, (uint32_t)entries, named))
 			return damaged(pack, "a directory", err);
 		entries += meta->dirs[i].entry_count;
 		subdirs += meta->dirs[i].subdir_count;
@@ -484,15 +502,6 @@ static bool blocks_known(const struct pack *pack, uint64_t first, uint64_t end)
 	return true;
 }
 
-static void body_rotten(const struct pack *pack, uint32_t object, uint64_t offset)
-{
-	log_error(
-		"wrong checksum in a stored body: app=%s version=%s pack=%llu object=%u "
-		"offset=%llu; remove the version and fetch it again",
-		pack->header.app, pack->header.version, (unsigned long long)pack->key.id,
-		object, (unsigned long long)offset);
-}
-
 /* Compare the blocks from @first on, which lie in @buffer; the last may be a short one.
  */
 static int blocks_verify(const struct pack *pack, uint32_t object, uint64_t first,
@@ -506,15 +515,24 @@ static int blocks_verify(const struct pack *pack, uint32_t object, uint64_t firs
 		uint64_t check = record->check_first + first;
 		struct checksum sum = checksum_of(buffer + at, length);
 
-		if (!checksum_equal(&sum, &pack->meta.checks[check])) {
-			body_rotten(pack, object, first * PACK_BLOCK_SIZE);
-			return -EIO;
-		}
+		if (!checksum_equal(&sum, &pack->meta.checks[check]))
+			return -EBADMSG;
 		atomic_fetch_or_explicit(&pack->verified[check / 8],
 					 (uint8_t)(1u << (check % 8)),
 					 memory_order_relaxed);
 	}
 	return 0;
+}
+
+void pack_distrust(const struct pack *pack, uint32_t object)
+{
+	const struct pack_object *record = &pack->meta.objects[object];
+	uint64_t end = record->check_first + pack_checks_of(record->size);
+
+	for (uint64_t check = record->check_first; check < end; check++)
+		atomic_fetch_and_explicit(&pack->verified[check / 8],
+					  (uint8_t) ~(1u << (check % 8)),
+					  memory_order_relaxed);
 }
 
 int pack_read_object(const struct pack *pack, uint32_t object, uint64_t offset,
@@ -559,7 +577,73 @@ int pack_read_object(const struct pack *pack, uint32_t object, uint64_t offset,
 	return 0;
 }
 
-int pack_read(const struct pack *pack, uint32_t node, uint64_t offset, size_t size,
+void pack_entry_path(const struct pack *pack, uint32_t dir,
+		     const struct pack_entry *entry, char path[static PACK_PATH_MAX + 1])
+{
+	const struct pack_meta *meta = &pack->meta;
+	size_t at = PACK_PATH_MAX;
+
+	path[at] = '\0';
+	while (entry && at >= entry->name_size + 1u) {
+		const struct pack_dir *parent;
+		uint32_t child = dir;
+
+		if (path[at])
+			path[--at] = '/';
+		at -= entry->name_size;
+		memcpy(path + at, meta->names + entry->name_offset, entry->name_size);
+		entry = NULL;
+		dir = meta->dirs[child].parent;
+		parent = &meta->dirs[dir];
+		for (uint32_t i = 0; child != 0 && !entry && i < parent->entry_count;
+		     i++) {
+			const struct pack_entry *sibling =
+				&meta->entries[parent->first_entry + i];
+
+			if (sibling->type == DT_DIR && sibling->index == child)
+				entry = sibling;
+		}
+	}
+	memmove(path, path + at, PACK_PATH_MAX + 1 - at);
+}
+
+/* Slow: the name of a node, for a log line. */
+static void node_path(const struct pack *pack, uint32_t node,
+		      char path[static PACK_PATH_MAX + 1])
+{
+	for (uint32_t dir = 0; dir < pack->meta.dir_count; dir++) {
+		const struct pack_dir *record = &pack->meta.dirs[dir];
+
+		for (uint32_t i = 0; i < record->entry_count; i++) {
+			const struct pack_entry *entry =
+				&pack->meta.entries[record->first_entry + i];
+
+			if (entry->type != DT_DIR && entry->dep == 0 &&
+			    entry->index == node) {
+				pack_entry_path(pack, dir, entry, path);
+				return;
+			}
+		}
+	}
+	snprintf(path, PACK_PATH_MAX + 1, "node %u", node);
+}
+
+static void log_rotten(struct pack *pack, uint32_t node, uint64_t offset)
+{
+	char path[PACK_PATH_MAX + 1];
+
+	if (atomic_fetch_add(&pack->rotten_told, 1) >= ROTTEN_TOLD_MAX)
+		return;
+	node_path(pack, node, path);
+	log_error("stored bytes are not the ones imported, the read failed: app=%s "
+		  "version=%s path='%s' offset=%llu pack=%llu; remove the version and "
+		  "fetch "
+		  "it again",
+		  pack->header.app, pack->header.version, path,
+		  (unsigned long long)offset, (unsigned long long)pack->key.id);
+}
+
+int pack_read(struct pack *pack, uint32_t node, uint64_t offset, size_t size,
 	      void *buffer, const void **ret_data, size_t *ret_size)
 {
 	const struct pack *holder;
@@ -571,6 +655,9 @@ int pack_read(const struct pack *pack, uint32_t node, uint64_t offset, size_t si
 	r = pack_node_object(pack, node, &holder, &object);
 	if (r < 0)
 		return -EIO;
-	return pack_read_object(holder, object, offset, size, false, buffer, ret_data,
-				ret_size);
+	r = pack_read_object(holder, object, offset, size, false, buffer, ret_data,
+			     ret_size);
+	if (r == -EBADMSG)
+		log_rotten(pack, node, offset);
+	return r < 0 ? -EIO : 0;
 }

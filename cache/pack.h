@@ -67,7 +67,7 @@ struct pack_header {
 	struct checksum header_hash; /* of the 4080 bytes before it */
 };
 
-/* A body: one piece of content, stored once. */
+/* A body: one piece of content, stored once; in order of their offsets. */
 struct pack_object {
 	uint64_t offset;      /* in the pack */
 	uint64_t size;        /* bytes; 0: no body */
@@ -150,8 +150,9 @@ struct pack {
 	int fd; /* -1 until loaded */
 	struct pack_header header;
 	struct pack_meta meta;
-	void *meta_buffer;  /* owns what meta points to */
-	struct pack **deps; /* referenced; dep_count of them */
+	void *meta_buffer;       /* owns what meta points to */
+	struct pack **deps;      /* referenced; dep_count of them */
+	atomic_uint rotten_told; /* log lines about wrong checksums so far */
 	_Atomic uint8_t
 		*verified; /* a bit a checksum: the block was read and found right */
 };
@@ -245,22 +246,32 @@ int pack_stat_entry(const struct pack *pack, uint32_t dir, uint32_t position,
  * loaded. Blocks on the local disk.
  *
  * Return: 0; -EIO when the bytes are not the ones that were stored (logged with app,
- * version) or the disk fails.
+ * version and path) or the disk fails.
  */
-int pack_read(const struct pack *pack, uint32_t node, uint64_t offset, size_t size,
+int pack_read(struct pack *pack, uint32_t node, uint64_t offset, size_t size,
 	      void *buffer, const void **ret_data, size_t *ret_size);
 
 /**
  * pack_read_object() - the same for an object of this pack
  * @again: compare even blocks that were found right before
+ * Return: 0; -EBADMSG the bytes are not the ones that were stored; -EIO the disk fails.
  */
 int pack_read_object(const struct pack *pack, uint32_t object, uint64_t offset,
 		     size_t size, bool again, void *buffer, const void **ret_data,
 		     size_t *ret_size);
 
+/** pack_distrust() - compare an object of this pack again at its next read: it may be
+ * gone
+ */
+void pack_distrust(const struct pack *pack, uint32_t object);
+
 /** pack_node_object() - the pack and object that hold a node's body */
 int pack_node_object(const struct pack *pack, uint32_t node, const struct pack **ret_pack,
 		     uint32_t *ret_object);
+
+/** pack_entry_path() - the path of an entry of directory @dir, from the package's root */
+void pack_entry_path(const struct pack *pack, uint32_t dir,
+		     const struct pack_entry *entry, char path[static PACK_PATH_MAX + 1]);
 
 /** pack_ref(), pack_unref() - hold and let go; the last one frees. NULL is allowed. */
 struct pack *pack_ref(struct pack *pack);
@@ -272,8 +283,7 @@ void pack_unref(struct pack *pack);
 struct pack_set *pack_set_new(const char *directory);
 void pack_set_free(struct pack_set *set);
 
-/** pack_set_add() - make a pack known. Keys come in ascending order of id and first_node.
- */
+/** pack_set_add() - make a pack known. A larger id has a larger first_node. */
 int pack_set_add(struct pack_set *set, const struct pack_key *key);
 
 /** pack_set_drop() - forget it; who holds a reference goes on using it */

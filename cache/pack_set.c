@@ -117,38 +117,34 @@ int pack_set_add(struct pack_set *set, const struct pack_key *key)
 			r = -ENOMEM;
 		}
 	}
-	if (r == 0)
-		set->packs[set->count++] = take_ptr(pack);
+	if (r == 0) {
+		size_t at = set->count++;
+
+		/* Two that are adopted at once may come the wrong way round. */
+		for (; at > 0 && set->packs[at - 1]->key.id > key->id; at--)
+			set->packs[at] = set->packs[at - 1];
+		set->packs[at] = take_ptr(pack);
+	}
 	pthread_rwlock_unlock(&set->lock);
 	free(pack);
 	return r;
 }
 
-/* The position of the last pack for which the key is not larger; count if there is none.
- */
-static size_t position_by_id(const struct pack_set *set, uint64_t id)
+enum order {
+	BY_ID,
+	BY_FIRST_NODE,
+};
+
+/* The position of the last pack whose key is not larger; count if there is none. */
+static size_t position(const struct pack_set *set, enum order by, uint64_t key)
 {
 	size_t low = 0, high = set->count;
 
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
+		const struct pack_key *is = &set->packs[middle]->key;
 
-		if (set->packs[middle]->key.id <= id)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low ? low - 1 : set->count;
-}
-
-static size_t position_by_node(const struct pack_set *set, uint64_t node)
-{
-	size_t low = 0, high = set->count;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (set->packs[middle]->key.first_node <= node)
+		if ((by == BY_ID ? is->id : is->first_node) <= key)
 			low = middle + 1;
 		else
 			high = middle;
@@ -162,7 +158,7 @@ struct pack *pack_set_get(struct pack_set *set, uint64_t id)
 	size_t at;
 
 	pthread_rwlock_rdlock(&set->lock);
-	at = position_by_id(set, id);
+	at = position(set, BY_ID, id);
 	if (at < set->count && set->packs[at]->key.id == id)
 		pack = pack_ref(set->packs[at]);
 	pthread_rwlock_unlock(&set->lock);
@@ -175,7 +171,7 @@ struct pack *pack_set_find(struct pack_set *set, uint64_t node)
 	size_t at;
 
 	pthread_rwlock_rdlock(&set->lock);
-	at = position_by_node(set, node);
+	at = position(set, BY_FIRST_NODE, node);
 	if (at < set->count) {
 		const struct pack_key *key = &set->packs[at]->key;
 
@@ -192,7 +188,7 @@ void pack_set_drop(struct pack_set *set, uint64_t id)
 	size_t at;
 
 	pthread_rwlock_wrlock(&set->lock);
-	at = position_by_id(set, id);
+	at = position(set, BY_ID, id);
 	if (at < set->count && set->packs[at]->key.id == id) {
 		pack = set->packs[at];
 		set->count--;

@@ -177,9 +177,44 @@ static bool judge_old(const struct store *store, int dir, const char *file)
 	       clock_wall_ns() - st.st_mtim.tv_sec * 1000000000LL > PARTIAL_KEPT_NS;
 }
 
+int store_sweep_partials(const struct store *store, struct error *err)
+{
+	return sweep_dir(store, "partial", judge_old, err);
+}
+
 static int add_key(void *context, const struct pack_key *key)
 {
 	return pack_set_add(context, key);
+}
+
+static bool is_pack(const char *file)
+{
+	const char *end = strrchr(file, '.');
+
+	return end && !strcmp(end, ".pack");
+}
+
+/* A store without its catalog is not a new one: taken for that, its packs would be swept
+ * as orphans, and with them what no origin may have any more (I8). */
+static int check_catalog(const struct store *store, struct error *err)
+{
+	cleanup(dir_close) DIR *dir = NULL;
+	struct dirent *entry;
+	char path[4096];
+	struct stat st;
+
+	if (stat(store_path(store, "catalog.db", path), &st) == 0 && st.st_size > 0)
+		return 0;
+	dir = opendir(store_path(store, "packs", path));
+	while (dir && (entry = readdir(dir)))
+		if (is_pack(entry->d_name))
+			return error_set(
+				err, -EBADMSG,
+				"the store '%s' has packs but no catalog.db: restore "
+				"catalog.db from a backup, or move packs/ away and fetch "
+				"everything again",
+				store->path);
+	return 0;
 }
 
 static int open_for_writing(struct store *store, struct error *err)
@@ -196,6 +231,8 @@ static int open_for_writing(struct store *store, struct error *err)
 		r = take_lock(store, err);
 	if (r == 0)
 		r = make_dirs(store, err);
+	if (r == 0)
+		r = check_catalog(store, err);
 	return r;
 }
 
@@ -230,7 +267,7 @@ int store_open(const char *path, bool writable, struct store **ret, struct error
 	if (r == 0 && writable)
 		r = sweep_dir(store, "packs", judge_orphan, err);
 	if (r == 0 && writable)
-		r = sweep_dir(store, "partial", judge_old, err);
+		r = store_sweep_partials(store, err);
 	if (r < 0)
 		return r;
 	*ret = take_ptr(store);
@@ -366,11 +403,12 @@ int store_index(struct store *store, struct error *err)
 
 		if (!pack)
 			continue;
-		/* A damaged pack is not shared from; the others are. */
+		/* A pack that is damaged, or needs one that is missing, is not shared
+		 * from; the others are. */
 		r = pack_load(pack, err);
 		if (r == 0)
 			r = index_add(store->index, pack, err);
-		else if (r == -EBADMSG)
+		else if (r == -EBADMSG || r == -ENOENT)
 			r = 0;
 		if (r == 0)
 			r = catalog_set_indexed(store->catalog, ids[i], err);
@@ -379,15 +417,38 @@ int store_index(struct store *store, struct error *err)
 	return r;
 }
 
-/* What of a ghost is still used: one byte a node and an object. */
+/* A ghost on its way through a sweep, and what of it is still used. */
 struct live {
-	bool *nodes, *objects;
+	struct pack
+		*pack; /* loaded, a reference; NULL: damaged, all of it counts as used */
+	bool *nodes, *objects; /* one byte each */
+	size_t users;
+	bool gone;
 };
 
-static void live_done(struct live *live)
+/* All ghosts, newest first: who uses one is looked at before it. */
+struct sweep {
+	struct store *store;
+	struct ghost *ghosts;
+	struct live *lives; /* of each ghost */
+	size_t count;
+};
+
+static void sweep_done(struct sweep *sweep)
 {
-	free(live->nodes);
-	free(live->objects);
+	for (size_t i = 0; sweep->lives && i < sweep->count; i++) {
+		pack_unref(sweep->lives[i].pack);
+		free(sweep->lives[i].nodes);
+		free(sweep->lives[i].objects);
+	}
+	free(sweep->lives);
+	ghosts_free(sweep->ghosts, sweep->count);
+}
+
+/* Whether a pack will not be readable at the next try either. */
+static bool load_is_hopeless(int r)
+{
+	return r == -EBADMSG || r == -ENOENT || r == -EIO;
 }
 
 static uint32_t dep_place(const struct pack *pack, uint64_t id)
@@ -398,58 +459,118 @@ static uint32_t dep_place(const struct pack *pack, uint64_t id)
 	return 0;
 }
 
-/* Mark what a pack uses of the ghost: nodes by its entries, objects by its nodes. */
-static void live_mark(const struct pack *ghost, const struct pack *user,
-		      struct live *live)
+/* Mark what a pack uses of the ghost: nodes by its entries, objects by its nodes. Of a
+ * user that is a ghost itself only the nodes count that are used (@user_nodes): nobody
+ * sees its entries. */
+static void live_mark(struct live *live, const struct pack *user, const bool *user_nodes)
 {
-	uint32_t place = dep_place(user, ghost->key.id);
+	const struct pack_meta *meta = &live->pack->meta;
+	uint32_t place = dep_place(user, live->pack->key.id);
 
 	if (place == 0)
 		return;
-	for (uint32_t i = 0; i < user->meta.entry_count; i++) {
+	for (uint32_t i = 0; !user_nodes && i < user->meta.entry_count; i++) {
 		const struct pack_entry *entry = &user->meta.entries[i];
 
-		if (entry->dep == place && entry->index < ghost->meta.node_count)
+		if (entry->dep == place && entry->index < meta->node_count)
 			live->nodes[entry->index] = true;
 	}
 	for (uint32_t i = 0; i < user->meta.node_count; i++) {
 		const struct pack_node *node = &user->meta.nodes[i];
 
-		if (node->dep == place && node->object < ghost->meta.object_count)
+		if (node->dep == place && node->object < meta->object_count &&
+		    (!user_nodes || user_nodes[i]))
 			live->objects[node->object] = true;
 	}
 }
 
-static int live_find(struct store *store, const struct ghost *what,
-		     const struct pack *ghost, struct live *live, struct error *err)
+static void live_mark_all(struct live *live)
 {
-	live->nodes = calloc(ghost->meta.node_count + 1, sizeof(bool));
-	live->objects = calloc(ghost->meta.object_count + 1, sizeof(bool));
+	memset(live->nodes, true, live->pack->meta.node_count);
+	memset(live->objects, true, live->pack->meta.object_count);
+}
+
+/* A pack that has a version. Without knowing what it needs nothing is given back: when
+ * the damaged version is removed, the ghost is looked at again. */
+static int live_use(struct store *store, struct live *live, uint64_t id,
+		    struct error *err)
+{
+	struct pack *user = pack_set_get(store->packs, id);
+	struct error why = {.text = "it is missing"};
+	int r = user ? pack_load(user, &why) : -ENOENT;
+
+	if (r == 0) {
+		live_mark(live, user, NULL);
+	} else if (load_is_hopeless(r)) {
+		log_warning("nothing that pack %llu may need is freed: %s",
+			    (unsigned long long)id, why.text);
+		live_mark_all(live);
+		r = 0;
+	}
+	pack_unref(user);
+	return r < 0 ? error_set(err, r, "%s", why.text) : 0;
+}
+
+static struct live *live_of(const struct sweep *sweep, uint64_t id)
+{
+	for (size_t i = 0; i < sweep->count; i++)
+		if (sweep->ghosts[i].key.id == id)
+			return &sweep->lives[i];
+	return NULL;
+}
+
+static int live_load(struct sweep *sweep, size_t at, struct error *err)
+{
+	struct live *live = &sweep->lives[at];
+	struct pack *pack = pack_set_get(sweep->store->packs, sweep->ghosts[at].key.id);
+	int r = pack ? pack_load(pack, err) : -ENOENT;
+
+	if (r < 0) {
+		pack_unref(pack);
+		return load_is_hopeless(r) ? 0 : r;
+	}
+	live->pack = pack;
+	live->nodes = calloc(pack->meta.node_count + 1ULL, sizeof(bool));
+	live->objects = calloc(pack->meta.object_count + 1ULL, sizeof(bool));
 	if (!live->nodes || !live->objects)
 		return error_set(err, -ENOMEM, "not enough memory");
-	for (size_t i = 0; i < what->dependent_count; i++) {
-		struct pack *user = pack_set_get(store->packs, what->dependents[i]);
-		int r;
-
-		/* Dropped itself since the list was made. */
-		if (!user)
-			continue;
-		/* Without knowing what a user needs nothing may be given back. */
-		r = pack_load(user, err);
-		if (r == 0)
-			live_mark(ghost, user, live);
-		pack_unref(user);
-		if (r < 0)
-			return r;
-	}
-	for (uint32_t i = 0; i < ghost->meta.node_count; i++)
-		if (live->nodes[i] && ghost->meta.nodes[i].dep == 0)
-			live->objects[ghost->meta.nodes[i].object] = true;
 	return 0;
 }
 
-static int punch(const struct pack *ghost, const struct live *live, struct error *err)
+static int live_find(struct sweep *sweep, size_t at, struct error *err)
 {
+	const struct ghost *ghost = &sweep->ghosts[at];
+	struct live *live = &sweep->lives[at];
+	int r = live_load(sweep, at, err);
+
+	for (size_t i = 0; r == 0 && i < ghost->dependent_count; i++) {
+		const struct live *user = live_of(sweep, ghost->dependents[i]);
+
+		if (user && user->gone)
+			continue;
+		live->users++;
+		if (!live->pack)
+			continue;
+		if (!user)
+			r = live_use(sweep->store, live, ghost->dependents[i], err);
+		else if (user->pack)
+			live_mark(live, user->pack, user->nodes);
+		else
+			live_mark_all(live);
+	}
+	for (uint32_t i = 0; r == 0 && live->pack && i < live->pack->meta.node_count; i++)
+		if (live->nodes[i] && live->pack->meta.nodes[i].dep == 0)
+			live->objects[live->pack->meta.nodes[i].object] = true;
+	return r;
+}
+
+/* Punch from the end of each body that is used to the next one, where a dead one lies
+ * between: the disk gives back whole blocks only, and small bodies share them. */
+static int punch(const struct live *live, struct error *err)
+{
+	const struct pack *ghost = live->pack;
+	uint64_t from = PACK_HEADER_SIZE;
+	bool dead = false;
 	char path[4096];
 	cleanup(fd_close) int fd = open(pack_path(ghost->set, ghost->key.id, path),
 					O_RDWR | O_CLOEXEC | O_NOFOLLOW);
@@ -457,15 +578,21 @@ static int punch(const struct pack *ghost, const struct live *live, struct error
 	if (fd < 0)
 		return error_set(err, -errno, "cannot open '%s': %s", path,
 				 strerror(errno));
-	for (uint32_t i = 0; i < ghost->meta.object_count; i++) {
-		const struct pack_object *object = &ghost->meta.objects[i];
+	for (uint32_t i = 0; i <= ghost->meta.object_count; i++) {
+		bool last = i == ghost->meta.object_count;
+		const struct pack_object *object = last ? NULL : &ghost->meta.objects[i];
+		uint64_t to = last ? ghost->header.meta_offset : object->offset;
 
-		if (live->objects[i] || object->size == 0)
+		if (!last && (object->size == 0 || !live->objects[i])) {
+			dead |= object->size > 0;
 			continue;
-		if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-			      (off_t)object->offset, (off_t)object->size) < 0)
+		}
+		if (dead && fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				      (off_t)from, (off_t)(to - from)) < 0)
 			return error_set(err, -errno, "cannot punch '%s': %s", path,
 					 strerror(errno));
+		from = last ? to : object->offset + object->size;
+		dead = false;
 	}
 	return 0;
 }
@@ -482,94 +609,87 @@ static uint64_t pack_bytes(const struct store *store, uint64_t id)
 
 /* Rows that could be shared from go first: a crash later leaves content that is not
  * shared, never content that is shared and gone. */
-static int ghost_trim(struct store *store, const struct ghost *what, struct pack *ghost,
+static int ghost_trim(struct store *store, uint64_t id, const struct live *live,
 		      struct error *err)
 {
-	cleanup(live_done) struct live live = {0};
-	int r = live_find(store, what, ghost, &live, err);
-
-	if (r == 0)
-		r = index_remove(store->index, ghost, live.objects, live.nodes, err);
-	if (r == 0)
-		r = punch(ghost, &live, err);
-	if (r == 0)
-		r = catalog_ghost_swept(store->catalog, ghost->key.id,
-					pack_bytes(store, ghost->key.id), err);
-	return r;
-}
-
-static int ghost_drop(struct store *store, struct pack *ghost, bool loaded,
-		      struct error *err)
-{
-	cleanup(live_done) struct live none = {0};
 	int r = 0;
 
-	if (loaded) {
-		none.nodes = calloc(ghost->meta.node_count + 1, sizeof(bool));
-		none.objects = calloc(ghost->meta.object_count + 1, sizeof(bool));
-		if (!none.nodes || !none.objects)
-			return error_set(err, -ENOMEM, "not enough memory");
-		r = index_remove(store->index, ghost, none.objects, none.nodes, err);
+	if (live->pack) {
+		r = index_remove(store->index, live->pack, live->objects, live->nodes,
+				 err);
+		for (uint32_t i = 0; r == 0 && i < live->pack->meta.object_count; i++)
+			if (!live->objects[i])
+				pack_distrust(live->pack, i);
+		if (r == 0)
+			r = punch(live, err);
 	}
 	if (r == 0)
-		r = catalog_drop_pack(store->catalog, ghost->key.id, err);
-	if (r == 0)
-		store_unlink_pack(store, ghost->key.id);
+		r = catalog_ghost_swept(store->catalog, id, pack_bytes(store, id), err);
 	return r;
 }
 
-/* Whether any dependent is there still: the same sweep may have dropped the last. */
-static bool ghost_needed(struct store *store, const struct ghost *what)
+static int ghost_drop(struct store *store, uint64_t id, struct live *live,
+		      struct error *err)
 {
-	bool needed = false;
+	int r = 0;
 
-	for (size_t i = 0; i < what->dependent_count && !needed; i++) {
-		struct pack *user = pack_set_get(store->packs, what->dependents[i]);
-
-		needed = user;
-		pack_unref(user);
-	}
-	return needed;
+	if (live->pack)
+		r = index_remove(store->index, live->pack, live->objects, live->nodes,
+				 err);
+	if (r == 0)
+		r = catalog_drop_pack(store->catalog, id, err);
+	if (r == 0)
+		store_unlink_pack(store, id);
+	live->gone = r == 0;
+	return r;
 }
 
-static int ghost_sweep(struct store *store, const struct ghost *what, uint64_t *freed,
-		       struct error *err)
+/* What the catalog has noted for the next sweep, for the rest of this one. */
+static void deps_dirty(struct sweep *sweep, size_t at)
 {
-	struct pack *ghost = pack_set_get(store->packs, what->key.id);
-	uint64_t before = pack_bytes(store, what->key.id);
-	int r;
+	uint64_t id = sweep->ghosts[at].key.id;
 
-	if (!ghost)
-		return catalog_drop_pack(store->catalog, what->key.id, err);
-	r = pack_load(ghost, err);
-	if (!ghost_needed(store, what))
-		r = ghost_drop(store, ghost, r == 0, err);
-	else if (r == 0)
-		r = ghost_trim(store, what, ghost, err);
-	pack_unref(ghost);
-	if (r == 0)
-		*freed += before - pack_bytes(store, what->key.id);
-	return r;
+	for (size_t i = at + 1; i < sweep->count; i++)
+		for (size_t j = 0; j < sweep->ghosts[i].dependent_count; j++)
+			if (sweep->ghosts[i].dependents[j] == id)
+				sweep->ghosts[i].dirty = true;
+}
+
+static int ghost_sweep(struct sweep *sweep, size_t at, uint64_t *freed, struct error *err)
+{
+	struct store *store = sweep->store;
+	struct live *live = &sweep->lives[at];
+	uint64_t id = sweep->ghosts[at].key.id;
+	uint64_t before = pack_bytes(store, id), after;
+	int r = live_find(sweep, at, err);
+
+	if (r < 0 || !sweep->ghosts[at].dirty)
+		return r;
+	r = live->users ? ghost_trim(store, id, live, err)
+			: ghost_drop(store, id, live, err);
+	if (r < 0)
+		return r;
+	deps_dirty(sweep, at);
+	/* A hole can cost a block of the file system's own. */
+	after = pack_bytes(store, id);
+	if (before > after)
+		*freed += before - after;
+	return 0;
 }
 
 int store_sweep(struct store *store, uint64_t *ret_freed, struct error *err)
 {
+	cleanup(sweep_done) struct sweep sweep = {.store = store};
 	uint64_t freed = 0;
-	size_t count;
-	int r = 0;
+	int r = catalog_ghosts(store->catalog, &sweep.ghosts, &sweep.count, err);
 
-	/* Dropping one pack may leave another without anybody who needs it. */
-	do {
-		struct ghost *ghosts;
-
-		count = 0;
-		r = catalog_ghosts(store->catalog, &ghosts, &count, err);
-		if (r < 0)
-			break;
-		for (size_t i = 0; r == 0 && i < count; i++)
-			r = ghost_sweep(store, &ghosts[i], &freed, err);
-		ghosts_free(ghosts, count);
-	} while (r == 0 && count > 0);
+	if (r == 0) {
+		sweep.lives = calloc(sweep.count + 1, sizeof(*sweep.lives));
+		if (!sweep.lives)
+			r = error_set(err, -ENOMEM, "not enough memory");
+	}
+	for (size_t i = 0; r == 0 && i < sweep.count; i++)
+		r = ghost_sweep(&sweep, i, &freed, err);
 	if (ret_freed)
 		*ret_freed = freed;
 	return r;

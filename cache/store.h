@@ -100,6 +100,9 @@ struct partial {
 	(7LL * 24 * 3600 * 1000000000) /* then gc and a start remove it \
 					*/
 
+/** store_sweep_partials() - remove those that nobody has touched for PARTIAL_KEPT_NS */
+int store_sweep_partials(const struct store *store, struct error *err);
+
 /** store_partials() - what lies in partial/; malloc()ed, the caller's */
 int store_partials(const struct store *store, struct partial **ret, size_t *ret_count,
 		   struct error *err);

@@ -6,11 +6,11 @@
 #
 # Leaves OUTDIR/packages/pyapp/{pyapp-1.0.tar.zst,pyapp-1.1.tar.zst,SHA256SUMS}: what a team would
 # put on its FTP server. 1.1 differs from 1.0 in a few hundred files. What was made is kept in
-# build/cache (or $DEPLOYFS_CACHE), so that a second run only copies.
+# build/apps (or $DEPLOYFS_CACHE), so that a second run only copies.
 set -euo pipefail
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-cache=${DEPLOYFS_CACHE:-$top/build/cache}/pyapp-3
+cache=${DEPLOYFS_CACHE:-$top/build/apps}/pyapp-3
 work=
 
 die() {

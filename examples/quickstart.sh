@@ -90,13 +90,22 @@ stop_all() {
 	rm -rf "$dir"
 }
 
+show_logs() {
+	local log
+	for log in "$dir"/{server,dockerd,deployfsd}.log; do
+		if [ -s "$log" ]; then
+			say "the end of $log:"
+			tail -20 "$log"
+		fi
+	done
+}
+
 finish() {
 	local code=$?
 	trap - EXIT INT TERM
 	cd /
-	if [ $code != 0 ] && [ -e "$dir/deployfsd.log" ]; then
-		say "failed; the end of deployfsd's log:" >&2
-		tail -20 "$dir/deployfsd.log" >&2
+	if [ $code != 0 ]; then
+		show_logs >&2
 	fi
 	if [ $code != 0 ] || [ $keep = no ]; then
 		stop_all
@@ -124,11 +133,13 @@ explain_keep() {
 
 # Shows a command as it would be typed, runs it, and keeps what it printed in $out.
 step() {
+	local code=0
 	echo
 	echo "\$ $1"
-	eval "$1" >"$dir/out" 2>&1 || { cat "$dir/out"; die "this failed with exit code $?: $1"; }
+	eval "$1" >"$dir/out" 2>&1 || code=$?
 	out=$(cat "$dir/out")
 	[ -z "$out" ] || echo "$out"
+	[ $code = 0 ] || die "this failed with exit code $code: $1"
 }
 
 expect() {
@@ -209,7 +220,7 @@ start_ganesha() {
 	cat >"$dir/ganesha.conf" <<-END
 		NFS_CORE_PARAM {
 			NFS_Port = $1; Bind_addr = 127.0.0.1; Protocols = 4;
-			Enable_NLM = false; Enable_RQUOTA = false;
+			Enable_NLM = false; Enable_RQUOTA = false; allow_set_io_flusher_fail = true;
 		}
 		NFSv4 {
 			Graceless = true; RecoveryRoot = "$dir/ganesha"; RecoveryBackend = fs;

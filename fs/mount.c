@@ -11,16 +11,21 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define TYPE       "fuse.deployfs"
+#define PROBE_MS   3000
 #define FLAGS      (MS_RDONLY | MS_NOSUID | MS_NODEV)
 #define LEVELS_MAX 8 /* of empty directories below a mountpoint */
 
@@ -69,38 +74,45 @@ static int make_shared(const char *base, struct error *err)
 	return 0;
 }
 
-/* Whether a directory holds nothing but directories that hold nothing but directories. */
-static bool only_directories(int parent, const char *name, int levels, bool *ret_any)
+/* What a directory that should be empty holds. */
+struct content {
+	bool any;          /* a directory, at least */
+	char offence[300]; /* the first thing that is none, or that cannot be looked at */
+};
+
+static void content_look(int parent, const char *name, int levels,
+			 struct content *content)
 {
 	int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *entry;
-	bool only = dir && levels > 0;
 
 	if (!dir && fd >= 0)
 		close(fd);
-	while (only && (entry = readdir(dir))) {
+	if (!dir || levels == 0)
+		snprintf(content->offence, sizeof(content->offence), "%s", name);
+	while (dir && !*content->offence && (entry = readdir(dir))) {
 		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
 			continue;
-		*ret_any = true;
-		only = only_directories(dirfd(dir), entry->d_name, levels - 1, ret_any);
+		content->any = true;
+		content_look(dirfd(dir), entry->d_name, levels - 1, content);
 	}
 	if (dir)
 		closedir(dir);
-	return only;
 }
 
 static int check_empty(const char *path, struct error *err)
 {
-	bool any = false;
+	struct content content = {0};
 
-	if (!only_directories(AT_FDCWD, path, LEVELS_MAX, &any))
+	content_look(AT_FDCWD, path, LEVELS_MAX, &content);
+	if (*content.offence)
 		return error_set(
 			err, -EBUSY,
-			"the mountpoint '%s' is not empty: move what is in it away, "
-			"or set another 'mount'",
-			path);
-	if (any)
+			"the mountpoint '%s' is not empty, '%s' is in it: move it "
+			"away, or set another 'mount'",
+			path, content.offence);
+	if (content.any)
 		log_warning(
 			"the mountpoint '%s' holds empty directories, probably made by "
 			"a container engine that started before us; they are hidden now",
@@ -108,15 +120,50 @@ static int check_empty(const char *path, struct error *err)
 	return 0;
 }
 
+/*
+ * Ask a mounted deployfs something that the kernel has no cached answer for; stat(2)
+ * would be answered from the cache for ever. From a child, because a daemon that hangs
+ * never answers. Returns 0; -ENOTCONN when its daemon is gone; -ETIMEDOUT when it hangs.
+ */
+static int probe(const char *path)
+{
+	struct pollfd ended = {.events = POLLIN};
+	struct statfs st;
+	siginfo_t info;
+	int r = -EIO;
+	pid_t pid = fork();
+
+	if (pid < 0)
+		return -errno;
+	if (pid == 0)
+		_exit(statfs(path, &st) == 0 ? 0 : errno);
+	ended.fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (ended.fd >= 0 && poll(&ended, 1, PROBE_MS) == 0)
+		r = -ETIMEDOUT;
+	else if (waitid(P_PID, (id_t)pid, &info, WEXITED) == 0 &&
+		 info.si_code == CLD_EXITED)
+		r = -info.si_status;
+	if (r == -ETIMEDOUT) {
+		kill(pid, SIGKILL);
+		waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG);
+	}
+	fd_close(&ended.fd);
+	return r;
+}
+
 /* A mount of an earlier run: dead ones go, living ones are somebody's. */
 static int clear_old(const char *path, struct error *err)
 {
 	for (struct point point = point_of(path); point.found; point = point_of(path)) {
-		struct statfs st;
+		int r = strcmp(point.type, TYPE) ? 0 : probe(path);
 
-		/* Not stat(2): the kernel goes on answering that from its caches. */
-		if (strcmp(point.type, TYPE) || statfs(path, &st) == 0 ||
-		    errno != ENOTCONN)
+		if (r == -ETIMEDOUT)
+			return error_set(
+				err, -EBUSY,
+				"a deployfs is mounted at '%s' whose daemon hangs: end "
+				"that daemon first",
+				path);
+		if (r != -ENOTCONN)
 			return error_set(
 				err, -EBUSY,
 				"something of type '%s' is mounted at '%s' already: "

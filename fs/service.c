@@ -23,7 +23,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define REAP_EVERY_S 2
+#define REAP_AGAIN_S 2    /* while somebody holds a removed version */
+#define REAP_IDLE_S  3600 /* for old partial downloads */
 
 /* Changes of one command, from the catalog's commit to the last notification. */
 static void show(struct service *s, const struct change_list *changes)
@@ -41,6 +42,17 @@ static void notify(struct service *s, const struct change_list *changes)
 		apps_notify(s->apps, &changes->changes[i]);
 }
 
+/* The end of every change: the catalog has committed (@r 0) and s->change is held. */
+static int change_end(struct service *s, int r, const struct change_list *changes)
+{
+	if (r == 0)
+		show(s, changes);
+	pthread_mutex_unlock(&s->change);
+	if (r == 0)
+		notify(s, changes);
+	return r;
+}
+
 int service_flip(struct service *s, const char *app, const char *channel,
 		 const char *version, const char *who, const char *reason,
 		 struct flip *ret, struct error *err)
@@ -51,12 +63,7 @@ int service_flip(struct service *s, const char *app, const char *channel,
 	pthread_mutex_lock(&s->change);
 	r = catalog_flip(s->store->catalog, app, channel, version, who, reason, ret,
 			 &changes, err);
-	if (r == 0)
-		show(s, &changes);
-	pthread_mutex_unlock(&s->change);
-	if (r == 0)
-		notify(s, &changes);
-	return r;
+	return change_end(s, r, &changes);
 }
 
 int service_rollback(struct service *s, const char *app, const char *channel,
@@ -69,12 +76,7 @@ int service_rollback(struct service *s, const char *app, const char *channel,
 	pthread_mutex_lock(&s->change);
 	r = catalog_rollback(s->store->catalog, app, channel, who, reason, ret, &changes,
 			     err);
-	if (r == 0)
-		show(s, &changes);
-	pthread_mutex_unlock(&s->change);
-	if (r == 0)
-		notify(s, &changes);
-	return r;
+	return change_end(s, r, &changes);
 }
 
 int service_check_new(struct service *s, const char *app, const char *version,
@@ -85,11 +87,7 @@ int service_check_new(struct service *s, const char *app, const char *version,
 
 	pthread_mutex_lock(&s->change);
 	r = catalog_check_new(s->store->catalog, app, version, sha256, &changes, err);
-	if (r == 0)
-		show(s, &changes);
-	pthread_mutex_unlock(&s->change);
-	if (r == 0)
-		notify(s, &changes);
+	r = change_end(s, r, &changes);
 	*ret_shown = r == 0 && changes.count > 0;
 	return r;
 }
@@ -101,12 +99,7 @@ int service_add(struct service *s, const struct version *version, struct error *
 
 	pthread_mutex_lock(&s->change);
 	r = store_add(s->store, version, &changes, err);
-	if (r == 0)
-		show(s, &changes);
-	pthread_mutex_unlock(&s->change);
-	if (r == 0)
-		notify(s, &changes);
-	return r;
+	return change_end(s, r, &changes);
 }
 
 int service_share_begin(struct service *s, const atomic_bool *cancelled)
@@ -226,42 +219,45 @@ static int reap(struct service *s, uint64_t *ret_freed, struct error *err)
 static void reaper_kick(struct service *s)
 {
 	pthread_mutex_lock(&s->reaper_lock);
+	s->reaper_kicked = true;
 	pthread_cond_signal(&s->reaper_wake);
 	pthread_mutex_unlock(&s->reaper_lock);
+}
+
+/* One round of the reaper: how long until the next, in seconds. */
+static int reap_round(struct service *s)
+{
+	struct error err = {0};
+	uint64_t freed = 0;
+	int r = reap(s, &freed, &err);
+
+	if (r < 0)
+		log_error("cannot free removed versions: %s", err.text);
+	if (freed)
+		log_info("freed the space of removed versions: bytes=%llu",
+			 (unsigned long long)freed);
+	if (store_sweep_partials(s->store, &err) < 0)
+		log_error("cannot remove old partial downloads: %s", err.text);
+	return r ? REAP_AGAIN_S : REAP_IDLE_S;
 }
 
 static void *reaper(void *context)
 {
 	struct service *s = context;
-	bool waiting = true;
 
 	pthread_mutex_lock(&s->reaper_lock);
 	while (!s->reaper_stop) {
-		struct error err = {0};
-		uint64_t freed = 0;
-		int r;
+		struct timespec until;
+		int seconds;
 
 		pthread_mutex_unlock(&s->reaper_lock);
-		r = waiting ? reap(s, &freed, &err) : 0;
-		if (r < 0)
-			log_error("cannot free removed versions: %s", err.text);
-		if (freed)
-			log_info("freed the space of removed versions: bytes=%llu",
-				 (unsigned long long)freed);
+		seconds = reap_round(s);
+		clock_gettime(CLOCK_MONOTONIC, &until);
+		until.tv_sec += seconds;
 		pthread_mutex_lock(&s->reaper_lock);
-		if (s->reaper_stop)
-			break;
-		waiting = r != 0;
-		if (waiting) {
-			struct timespec until;
-
-			clock_gettime(CLOCK_MONOTONIC, &until);
-			until.tv_sec += REAP_EVERY_S;
+		if (!s->reaper_stop && !s->reaper_kicked)
 			pthread_cond_timedwait(&s->reaper_wake, &s->reaper_lock, &until);
-		} else {
-			pthread_cond_wait(&s->reaper_wake, &s->reaper_lock);
-			waiting = true;
-		}
+		s->reaper_kicked = false;
 	}
 	pthread_mutex_unlock(&s->reaper_lock);
 	return NULL;
@@ -281,12 +277,7 @@ static int hide(struct service *s, const char *app, const char *version,
 				 version, app, text);
 	pthread_mutex_lock(&s->change);
 	r = catalog_hide(s->store->catalog, app, version, &changes, err);
-	if (r == 0)
-		show(s, &changes);
-	pthread_mutex_unlock(&s->change);
-	if (r == 0)
-		notify(s, &changes);
-	return r;
+	return change_end(s, r, &changes);
 }
 
 int service_remove(struct service *s, const char *app, const char *version,

@@ -44,12 +44,13 @@ struct service {
 	struct config_use *config;
 
 	pthread_mutex_t reap;        /* one look for what can be freed at a time */
-	pthread_mutex_t reaper_lock; /* guards the two below */
+	pthread_mutex_t reaper_lock; /* guards the four below */
 	pthread_cond_t reaper_wake;
-	bool reaper_stop;
-	pthread_mutex_t leave; /* one attempt to unmount at a time */
+	bool reaper_stop, reaper_kicked;
 	pthread_t reaper;
 	bool reaper_started;
+
+	pthread_mutex_t leave; /* one attempt to unmount at a time */
 };
 
 /** A configuration in use; it stays as it is while somebody has it. */

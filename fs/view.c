@@ -774,7 +774,7 @@ static int list_pack(struct view *view, uint64_t node, uint64_t offset, bool plu
 {
 	struct pack_name name;
 	struct pack *pack;
-	uint64_t parent;
+	uint64_t parent, behind;
 	uint32_t index, position;
 	bool dir;
 	int r = pack_of(view, node, &pack, &index, &dir);
@@ -793,9 +793,8 @@ static int list_pack(struct view *view, uint64_t node, uint64_t offset, bool plu
 		pack_unref(pack);
 		return 0;
 	}
-	position = offset < FIRST_ENTRY_OFFSET
-			   ? 0
-			   : (uint32_t)(offset - FIRST_ENTRY_OFFSET + 1);
+	behind = offset < FIRST_ENTRY_OFFSET ? 0 : offset - FIRST_ENTRY_OFFSET + 1;
+	position = behind > UINT32_MAX ? UINT32_MAX : (uint32_t)behind;
 	while (pack_list(pack, index, position, &name)) {
 		struct view_entry entry = {
 			.name = name.name,

@@ -96,7 +96,7 @@ build_all() {
 
 # cmocka prints TAP, so that its single tests can be counted in meson's log.
 run_unit() {
-	CMOCKA_MESSAGE_OUTPUT=TAP meson test -C "$build" --no-rebuild --suite unit \
+	CMOCKA_MESSAGE_OUTPUT=TAP meson test -C "$build" --no-rebuild --suite unit --timeout-multiplier 4 \
 		--print-errorlogs || true
 	cp "$build/meson-logs/testlog.json" "$results/unit.json" 2>/dev/null || true
 }
@@ -145,7 +145,7 @@ main() {
 	trap 'rm -rf "$results"' EXIT
 	: >"$results/figures"
 	export DEPLOYFS_BUILD=$build DEPLOYFS_FIGURES=$results/figures PYTHONDONTWRITEBYTECODE=1
-	export DEPLOYFS_CACHE=${DEPLOYFS_CACHE:-$top/build/cache}
+	export DEPLOYFS_CACHE=${DEPLOYFS_CACHE:-$top/build/apps}
 	export ASAN_OPTIONS=${ASAN_OPTIONS:-allow_user_segv_handler=0:detect_leaks=1}
 	export UBSAN_OPTIONS=${UBSAN_OPTIONS:-halt_on_error=1:print_stacktrace=1}
 	build_all

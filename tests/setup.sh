@@ -160,6 +160,14 @@ fill_fuse_tarball() {
 	mv "$cache/$file.$$" "$cache/$file"
 }
 
+# nfs-ganesha finds file systems by /etc/mtab, which the smallest installations lack.
+provide_mtab() {
+	if [ ! -e /etc/mtab ]; then
+		say "making /etc/mtab a link to /proc/self/mounts"
+		ln -s ../proc/self/mounts /etc/mtab
+	fi
+}
+
 main() {
 	local group packages=()
 	[ $# -gt 0 ] || die "usage: tests/setup.sh build|app|test|servers|docker..."
@@ -170,6 +178,9 @@ main() {
 	install_packages "${packages[@]}"
 	case " $* " in
 	*' build '*) fill_fuse_tarball ;;
+	esac
+	case " $* " in
+	*' servers '*) provide_mtab ;;
 	esac
 }
 

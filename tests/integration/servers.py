@@ -202,6 +202,7 @@ NFS_CORE_PARAM {{
     Protocols = 4;
     Enable_NLM = false;
     Enable_RQUOTA = false;
+    allow_set_io_flusher_fail = true;
     Nb_Worker = 8;
 }}
 NFSv4 {{

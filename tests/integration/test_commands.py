@@ -86,8 +86,9 @@ def test_not_found(idle, arguments, name):
     assert name in result.err
     assert result.out == ""
     reply = idle.json(*arguments, code=NOT_FOUND)
-    assert reply["error"]["code"] == "not-found"
-    assert name in reply["error"]["message"]
+    error = reply["job"]["error"] if "job" in reply else reply["error"]
+    assert error["code"] == "not-found"
+    assert name in error["message"]
 
 
 def test_a_flip_to_what_is_not_here_says_to_fetch(idle):

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -29,6 +30,18 @@ def partial_bytes(daemon):
 
 def job(daemon, number):
     return daemon.api("GET", f"/v1/jobs/{number}").body["job"]
+
+
+def wait_for_resumed_job(daemon, number, least):
+    """Wait for its end, and watch that what was there is never thrown away meanwhile."""
+    def ended_with_all_kept():
+        there = partial_bytes(daemon)
+        state = job(daemon, number)
+        assert there >= least or state["stage"] != "download" or state["state"] == "done"
+        return state["state"] not in ("queued", "running") and state
+    done = wait_until(ended_with_all_kept, f"job {number} has ended")
+    assert done["state"] == "done", done
+    return done
 
 
 def wait_for_job(daemon, number):
@@ -253,9 +266,8 @@ def test_fetch_resumes_when_the_session_is_killed(place, slow_ftp):
     assert started.status == 202
     wait_until(lambda: partial_bytes(daemon) > 1 << 20, "a part is there")
     assert slow_ftp.kill_sessions() > 0
-    done = wait_for_job(daemon, started.body["job"]["id"])
-    assert done["state"] == "done", done
-    assert done["result"]["resumed_bytes"] >= 1 << 20
+    wait_for_resumed_job(daemon, started.body["job"]["id"], 1 << 20)
+    assert re.search(r'"REST [1-9][0-9]{5,}"', slow_ftp.protocol_log())
     assert (daemon.path("big", "1.0") / "noise").read_bytes() == noise(6 << 20)
 
 
@@ -278,11 +290,10 @@ def test_fetch_from_ganesha_resumes_when_it_is_killed(place):
         assert started.status == 202
         wait_until(lambda: partial_bytes(daemon) > 1 << 20, "a part is there")
         server.pause()
-        assert partial_bytes(daemon) < size
+        there = partial_bytes(daemon)
+        assert there < size
         server.restart()
-        done = wait_for_job(daemon, started.body["job"]["id"])
-        assert done["state"] == "done", done
-        assert done["result"]["resumed_bytes"] >= 1 << 20
+        wait_for_resumed_job(daemon, started.body["job"]["id"], there)
     with open(daemon.path("big", "1.0") / "noise", "rb") as file:
         assert file.read() == noise(size)
 
@@ -573,7 +584,7 @@ def test_gc_keeps_what_is_needed_and_says_why(place):
     text = daemon.run("gc").out
     assert "1.2" in text and "1.4" in text
     assert daemon.versions("shop") == ["1.6", "1.5", "1.3", "1.1", "1.0"]
-    daemon.run("gc", code=UNCHANGED)
+    assert all(v["action"] == "keep" for v in daemon.json("gc")["versions"])
 
 
 def test_verify_finds_bit_rot_and_wrong_bytes_are_not_served(place, daemon):
@@ -682,7 +693,7 @@ def test_a_mountpoint_with_a_file_is_refused(place):
     (daemon.apps / "precious").write_text("data")
     daemon.spawn()
     assert daemon.process.wait(deploy.PATIENCE_S) in (FAILED, CONFLICT)
-    assert "precious" in daemon.log_text()
+    assert "not empty" in daemon.log_text()
     assert (daemon.apps / "precious").read_text() == "data"
 
 

@@ -19,6 +19,11 @@ from servers import (HOST, Authority, FtpFaulty, Ganesha, HttpServer, Sshd, Vsft
                      free_port)
 
 TRY = Path(os.environ.get("DEPLOYFS_BUILD", "build")).resolve() / "tests/tools/fetch_try"
+TESTS = Path(__file__).resolve().parent.parent
+# Bugs of libraries, for a build with -Db_sanitize=address
+SANITIZER = {"ASAN_OPTIONS": f"suppressions={TESTS / 'asan.supp'}",
+             "LSAN_OPTIONS": f"suppressions={TESTS / 'lsan.supp'}:print_suppressions=0",
+             "UBSAN_OPTIONS": "halt_on_error=1"}
 MIB = 1024 * 1024
 
 
@@ -75,7 +80,8 @@ class Fetcher:
 
     def start(self, *urls, **options):
         self.process = subprocess.Popen(self.command(urls, **options),
-                                        stdout=subprocess.PIPE, text=True)
+                                        stdout=subprocess.PIPE, text=True,
+                                        env=os.environ | SANITIZER)
         return self.process
 
     def wait_for_bytes(self, count):
@@ -94,7 +100,7 @@ class Fetcher:
 
     def __call__(self, *urls, timeout=60, **options):
         done = subprocess.run(self.command(urls, **options), stdout=subprocess.PIPE,
-                              text=True, timeout=timeout)
+                              text=True, timeout=timeout, env=os.environ | SANITIZER)
         return Run([json.loads(line) for line in done.stdout.splitlines()], done.returncode)
 
 
@@ -439,6 +445,49 @@ def test_nfs_folder_below_the_export(shop, serve, fetch, tmp_path):
     assert run.code() == "ENOENT"
 
 
+def test_nfs_without_a_port_is_the_usual_one(shop, serve, fetch, tmp_path):
+    server = Ganesha(shop.root, tmp_path / "work")
+    try:
+        server.start(2049)
+    except RuntimeError:
+        pytest.skip("port 2049 is in use")
+    try:
+        assert_fetched(fetch(f"nfs://{HOST}/export"), shop)
+    finally:
+        server.stop()
+
+
+def test_nfs_version_3_by_the_portmapper(shop, fetch, tmp_path):
+    """In namespaces of its own, as the portmapper has one port and one socket only."""
+    (tmp_path / "ganesha.conf").write_text(f"""
+NFS_CORE_PARAM {{ Protocols = 3; Enable_NLM = false; Enable_RQUOTA = false; }}
+NFS_KRB5 {{ Active_krb5 = false; }}
+EXPORT {{ Export_Id = 1; Path = "{shop.root}"; Pseudo = "/export"; Protocols = 3;
+    Transports = TCP; Access_Type = RO; Squash = None; SecType = sys;
+    PrivilegedPort = false; FSAL {{ Name = VFS; }} }}
+""")
+    url = f"nfs://{HOST}{shop.root}"
+    script = f"""
+ip link set lo up && ip addr add 10.9.9.1/24 dev lo || exit 77
+mount -t proc none /proc && mount -t tmpfs none /run && mkdir /run/rpcbind || exit 77
+rpcbind -w -f >&2 & until rpcinfo -p {HOST} >&2; do sleep 0.05; done
+ganesha.nfsd -F -f {tmp_path}/ganesha.conf -L {tmp_path}/ganesha.log -p /run/pid >&2 &
+until rpcinfo -t {HOST} nfs 3 >&2; do sleep 0.05; done
+{" ".join(fetch.command([url]))}
+{" ".join(fetch.command([url + "/nothing"]))}
+true
+"""
+    done = subprocess.run(["unshare", "-n", "-m", "-p", "-f", "--kill-child", "timeout", "40",
+                           "bash", "-c", script], stdout=subprocess.PIPE, text=True,
+                          env=os.environ | SANITIZER)
+    if done.returncode == 77 or not Path("/usr/sbin/rpcbind").exists():
+        pytest.skip("no namespaces, or no rpcbind")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    ended = [i for i, line in enumerate(lines) if "result" in line or "error" in line]
+    assert_fetched(Run(lines[:ended[0] + 1], 0), shop)
+    assert Run(lines, 3).code() in ("ENOENT", "EACCES")  # mountd says either
+
+
 def test_ssh_session_killed_in_the_middle(big, serve, fetch, tmp_path):
     server = serve(Sshd(big.root, tmp_path / "work"))
     (tmp_path / "known_hosts").write_text(server.known_hosts_line() + "\n")
@@ -641,6 +690,7 @@ def test_http_list_of_a_gigabyte_is_refused(http, fetch):
 
 
 def test_http_trickle_is_given_up(http, fetch):
+    http.bodies = {"/shop/SHA256SUMS": b"#" * MIB}
     http.rate = 100  # never still for the stall timeout
     begin = time.monotonic()
     run = fetch(http.url, stall_ms=1000)
