@@ -122,6 +122,19 @@ def test_what_is_freed_later_is_freed_without_complaint(shop):
     assert "cannot free" not in shop.log_text()
 
 
+def test_fetched_and_removed_again_and_again_nothing_is_left(place, shop):
+    """Each package shares content with the ghost of the one before it."""
+    before = shop.packs()
+    place.origin.publish("till", "1.0", small_app("till"))
+    for _ in range(8):
+        shop.run("fetch", "till", "1.0")
+        assert shop.read("till", "1.0") == "till"
+        with open(shop.path("till", "1.0") / "VERSION"):
+            shop.run("remove", "till", "1.0")
+        shop.run("gc")
+    wait_until(lambda: shop.packs() == before, "only what was there before is left")
+
+
 # -- the end of the daemon -----------------------------------------------------------------
 
 
