@@ -310,6 +310,7 @@ static int run(struct api *api, const struct route *route, struct api_request *r
 
 	if (!peer_of(fd, &peer))
 		return error_set(err, -EPERM, "cannot find out who is asking");
+	request->fd = fd;
 	request->uid = peer.uid;
 	request->gid = peer.gid;
 	if (strcmp(route->method, "GET") && !may_change(api->service, fd, &peer))

@@ -12,10 +12,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/fsuid.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define REASON_MAX 1000
+#define GROUPS_MAX 256 /* of a caller; with more, none is used */
 
 static int body_wrong(const json_error_t *why, struct error *err)
 {
@@ -80,14 +83,23 @@ int api_fetch(struct api_request *request, json_t **ret, struct error *err)
  * thread's. */
 static int open_as(const struct api_request *request, const char *path)
 {
+	gid_t groups[GROUPS_MAX];
+	socklen_t size = sizeof(groups);
 	int fd, saved;
 
+	if (getsockopt(request->fd, SOL_SOCKET, SO_PEERGROUPS, groups, &size) < 0)
+		size = 0;
+	/* The system call and not setgroups(3), which changes all threads. */
+	if (syscall(SYS_setgroups, size / sizeof(groups[0]), groups) < 0)
+		return -errno;
 	setfsgid(request->gid);
 	setfsuid(request->uid);
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	saved = errno;
 	setfsuid(geteuid());
 	setfsgid(getegid());
+	if (syscall(SYS_setgroups, 0, NULL) < 0)
+		log_error("cannot drop the groups of a caller: %s", strerror(errno));
 	return fd < 0 ? -saved : fd;
 }
 

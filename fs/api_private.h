@@ -18,6 +18,7 @@ struct MHD_Connection;
 struct api_request {
 	struct service *service;
 	struct MHD_Connection *connection;
+	int fd;    /* of the connection */
 	uid_t uid; /* of the peer */
 	gid_t gid;
 	const char *app;     /* from the path; NULL where the route has none; checked */
