@@ -764,6 +764,17 @@ int archive_read(struct archive_reader *reader, const void **ret_data, size_t *r
 	return 1;
 }
 
+uint64_t archive_unpacked_size(const struct archive_reader *reader)
+{
+	uint64_t size = 0;
+
+	if (reader->stream)
+		return decompressor_size(reader->stream);
+	for (size_t i = 0; reader->zip && i < zip_directory_count(reader->zip); i++)
+		size += zip_directory_record(reader->zip, i)->size;
+	return size;
+}
+
 uint64_t archive_consumed(const struct archive_reader *reader)
 {
 	struct stat status;

@@ -108,6 +108,13 @@ int archive_next(struct archive_reader *reader, struct archive_item *ret,
 int archive_read(struct archive_reader *reader, const void **ret_data, size_t *ret_size,
 		 uint64_t *ret_offset, struct error *err);
 
+/**
+ * archive_unpacked_size() - bytes that the package unpacks to, where they are known
+ * before it is read: of a zip, a plain tar, and a zstd file that announces them. A hint.
+ * Return: 0 where they are not known.
+ */
+uint64_t archive_unpacked_size(const struct archive_reader *reader);
+
 /** archive_consumed() - bytes of the package file that have been read, for progress */
 uint64_t archive_consumed(const struct archive_reader *reader);
 

@@ -24,9 +24,10 @@
 #include <zstd.h>
 #include <zstd_errors.h>
 
-#define INPUT_SIZE  ((size_t)64 << 10)
-#define OUTPUT_SIZE ((size_t)64 << 10)
-#define MAGIC_SIZE  6 /* bytes, as many as the longest magic has */
+#define ZSTD_HEAD_SIZE 18 /* the longest frame header, RFC 8878 3.1.1.1 and the magic */
+#define INPUT_SIZE     ((size_t)64 << 10)
+#define OUTPUT_SIZE    ((size_t)64 << 10)
+#define MAGIC_SIZE     6 /* bytes, as many as the longest magic has */
 
 enum step {
 	STEP_MORE, /* call again */
@@ -511,6 +512,23 @@ int decompressor_open(int fd, struct decompressor **ret, struct error *err)
 bool decompressor_is_plain(const struct decompressor *d)
 {
 	return d->codec->magic == plain_magic;
+}
+
+uint64_t decompressor_size(const struct decompressor *d)
+{
+	unsigned char head[ZSTD_HEAD_SIZE];
+	unsigned long long size;
+	ssize_t n;
+
+	if (decompressor_is_plain(d))
+		return d->file_size;
+	if (d->codec->magic != zstd_magic)
+		return 0;
+	n = pread(d->fd, head, sizeof(head), 0);
+	size = n > 0 ? ZSTD_getFrameContentSize(head, (size_t)n)
+		     : ZSTD_CONTENTSIZE_UNKNOWN;
+	return size == ZSTD_CONTENTSIZE_UNKNOWN || size == ZSTD_CONTENTSIZE_ERROR ? 0
+										  : size;
 }
 
 uint64_t decompressor_consumed(const struct decompressor *d)

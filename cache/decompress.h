@@ -48,6 +48,14 @@ int decompressor_read(struct decompressor *d, const void **ret_data, size_t *ret
 /** decompressor_is_plain() - whether the file was packed with none of the compressors */
 bool decompressor_is_plain(const struct decompressor *d);
 
+/**
+ * decompressor_size() - bytes of the whole stream, where they are known before
+ * A plain file's size; what the first frame of a zstd file announces, which a compressor
+ * that reads from a pipe does not. Announced by whoever made the file: a hint.
+ * Return: 0 where it is not known.
+ */
+uint64_t decompressor_size(const struct decompressor *d);
+
 /** decompressor_consumed() - bytes of the file that were read */
 uint64_t decompressor_consumed(const struct decompressor *d);
 

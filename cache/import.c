@@ -5,6 +5,7 @@
 #include "cleanup.h"
 #include "pack_writer.h"
 #include "size.h"
+#include "space.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -339,6 +340,25 @@ static int import_finish(struct import *import, struct import_result *ret,
 	return 0;
 }
 
+/* An upgrade shares most of what it unpacks to, so only the first version is judged by
+ * it. */
+static int check_unpacked(struct import *import, struct error *err)
+{
+	uint64_t size = archive_unpacked_size(import->reader);
+	struct space space;
+	char path[4096];
+	int r;
+
+	if (!import->request->fresh || size == 0)
+		return 0;
+	r = space_of(store_path(import->store, "packs", path),
+		     import->request->reserve_bytes, 0, &space);
+	if (r < 0)
+		return error_set(err, r, "cannot look at the disk of '%s': %s", path,
+				 strerror(-r));
+	return space_check(&space, size, "the unpacked package", err);
+}
+
 int import_package(struct store *store, const struct import_request *request,
 		   const struct import_watch *watch, struct import_result *ret,
 		   struct error *err)
@@ -359,6 +379,8 @@ int import_package(struct store *store, const struct import_request *request,
 		return error_set(err, -ENOMEM, "not enough memory");
 	r = archive_open(request->archive_fd, watch->warning, watch->context,
 			 &import.reader, err);
+	if (r == 0)
+		r = check_unpacked(&import, err);
 	if (r == 0)
 		r = import_items(&import, err);
 	if (r == 0)

@@ -11,6 +11,7 @@
 #include "manifest.h"
 #include "store.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct import_request {
@@ -18,7 +19,9 @@ struct import_request {
 	uint64_t archive_size; /* bytes */
 	int pack_fd;           /* empty, for reading and writing, borrowed */
 	struct manifest_policy policy;
-	uint64_t unpack_limit;  /* bytes; 0: by the archive's size */
+	uint64_t unpack_limit; /* bytes; 0: by the archive's size */
+	bool fresh;            /* no version of the application was ever here: all that is
+				* unpacked will take space, as far as can be known before */
 	uint64_t reserve_bytes; /* to be left free on the pack's disk */
 };
 

@@ -184,6 +184,8 @@ static int import_from(struct job *job, int fd, uint64_t size, const char *versi
 	r = store_reopen(job, err);
 	if (r < 0)
 		return r;
+	request.fresh = catalog_find_app(job->store->catalog, text_of(job, "app"),
+					 NULL) == -ENOENT;
 	r = import_package(job->store, &request, &watch, &imported, err);
 	if (r == 0)
 		*ret = result_of(version, sha256, size, &imported);

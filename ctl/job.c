@@ -221,8 +221,8 @@ static int ask_patiently(struct follower *follower, struct error *err)
 			return error_set(
 				err, r,
 				"lost the connection to deployfsd: the job goes on "
-				"if it still runs, else start deployfsd and give the same "
-				"command again: it resumes");
+				"if it still runs, else start deployfsd: the same command "
+				"resumes it");
 		r = follower_pause(follower, RETRY_PERIOD_MS);
 		if (r < 0)
 			return r;

@@ -24,8 +24,9 @@ static int print_daemon(json_t *reply, struct error *err)
 	print_line(stdout, "deployfsd  %s, pid %jd, up %s, %s", version, (intmax_t)pid,
 		   duration_format((uint64_t)uptime_s, text),
 		   healthy ? "healthy" : "NOT HEALTHY");
-	print_line(stdout, "mount      %s: %jd apps, %jd versions", mount, (intmax_t)apps,
-		   (intmax_t)versions);
+	print_line(stdout, "mount      %s: %jd app%s, %jd version%s", mount,
+		   (intmax_t)apps, apps == 1 ? "" : "s", (intmax_t)versions,
+		   versions == 1 ? "" : "s");
 	return 0;
 }
 

@@ -358,6 +358,8 @@ static enum MHD_Result answer(struct api *api, struct MHD_Connection *connection
 		return reply_error(connection, 404, &err);
 	}
 	r = run(api, route, &request, incoming, &json, &err);
+	log_debug("request: method=%s path='%.200s' uid=%u result=%d", method, url,
+		  (unsigned)request.uid, r);
 	if (r < 0) {
 		json_decref(json);
 		err.code = r;

@@ -529,6 +529,7 @@ static void set_stage(struct job *job, const char *stage)
 {
 	pthread_mutex_lock(&job->jobs->lock);
 	snprintf(job->stage, sizeof(job->stage), "%s", stage);
+	job->bytes = job->total;
 	job->rate = 0;
 	job_touch(job);
 	pthread_mutex_unlock(&job->jobs->lock);

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import threading
+import zipfile
 
 import pytest
 
@@ -485,6 +486,29 @@ def test_a_full_disk_stops_nothing_that_runs(place):
         assert daemon.read("shop") == "1.1"
         assert daemon.run("rollback", "shop") and daemon.read("shop") == "1.0"
         assert [name for name in daemon.leftovers() if "/tmp/" in name.removeprefix(str(daemon.folder))] == []
+        daemon.stop()
+
+
+def make_large_tar(path):
+    deploy.make_package(path.with_suffix(".tar"), {"zeros": b"\0" * 60_000_000})
+    return path.with_suffix(".tar")
+
+
+def make_large_zip(path):
+    with zipfile.ZipFile(path.with_suffix(".zip"), "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros", b"\0" * 60_000_000)
+    return path.with_suffix(".zip")
+
+
+@pytest.mark.parametrize("make", [make_large_tar, make_large_zip])
+def test_a_first_version_that_cannot_fit_is_refused_before_it_is_unpacked(place, make):
+    package = make(place.folder / "large")
+    daemon = place.daemon(reserve="1MiB")
+    with mounted("-t", "tmpfs", "-o", "size=40m,mode=700", "tmpfs", make_dir(daemon.store)):
+        daemon.start()
+        refused = daemon.run("import", package, "--app", "large", "--version", "1.0", code=deploy.NO_SPACE)
+        assert "the unpacked package" in refused.text
+        assert daemon.leftovers() == []
         daemon.stop()
 
 
