@@ -16,7 +16,7 @@ import pytest
 import deploy
 from deploy import (CONFLICT, DONE, FAILED, NO_SPACE, NOT_FOUND, UNCHANGED, USAGE, VERIFICATION, File,
                     mount_line, noise, small_app, wait_until)
-from servers import Ganesha, Vsftpd, free_port
+from servers import Authority, Ganesha, HttpServer, Sshd, Vsftpd, free_port
 
 NOBODY = 65534
 
@@ -260,6 +260,40 @@ def test_fetch_from_vsftpd(place, daemon):
         ftp = place.daemon(server.url, name="by-ftp").start()
         ftp.run("fetch", "shop", "1.0")
         assert ftp.read("shop", "1.0", "lib/same.txt") == small_app("1.0")["lib/same.txt"].decode().strip()
+
+
+def test_fetch_over_https_trusts_the_configured_authority_only(place, daemon):
+    authority = Authority(place.folder / "authority")
+    with HttpServer(place.origin.folder, tls=authority.issue()) as server:
+        https = place.daemon(server.url, name="by-https").start()
+        https.run("fetch", "shop", "1.0", code=FAILED)
+        https.configure(server.url, ca_file=authority.file)
+        https.run("daemon", "reload")
+        https.run("fetch", "shop", "1.0")
+        assert https.read("shop", "1.0") == "1.0"
+
+
+def test_fetch_over_ftps_logs_in_under_tls(place, daemon):
+    authority = Authority(place.folder / "authority")
+    with Vsftpd(place.origin.folder, place.folder / "ftps", tls=authority.issue()) as server:
+        ftps = place.daemon(server.url, name="by-ftps", ca_file=authority.file).start()
+        ftps.run("fetch", "shop", "1.0")
+        assert ftps.read("shop", "1.0") == "1.0"
+
+
+def test_fetch_over_sftp_needs_the_host_key(place, daemon):
+    with Sshd(place.origin.folder, place.folder / "sshd") as server:
+        sftp = place.daemon(server.url, name="by-sftp")
+        credentials = sftp.folder / "credentials"
+        credentials.touch(mode=0o600)
+        credentials.write_text(f"sftp://127.0.0.1:{server.port} root key={server.client_key}\n")
+        sftp.start()
+        refused = sftp.run("fetch", "shop", "1.0", code=FAILED)
+        assert server.known_hosts_line() in refused.text
+        (sftp.folder / "known_hosts").write_text(server.known_hosts_line() + "\n")
+        sftp.run("fetch", "shop", "1.0")
+        assert sftp.read("shop", "1.0") == "1.0"
+        assert str(server.client_key) not in sftp.ctl("status", "--json").text
 
 
 def test_fetch_resumes_when_the_session_is_killed(place, slow_ftp):
