@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <fuse_lowlevel.h>
 #include <limits.h>
+#include <linux/fuse.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -53,20 +54,47 @@ static __thread char *list_buffer;
 const char *apps_request_name(enum apps_request kind)
 {
 	static const char *const names[] = {
-		"lookup",  "getattr",     "readlink", "read",
-		"readdir", "readdirplus", "forget",   "other",
+		"lookup",      "getattr", "readlink", "read",  "readdir",
+		"readdirplus", "forget",  "ioctl",    "other",
 	};
 
 	return names[kind];
 }
 
-static struct apps *apps_of(fuse_req_t req, enum apps_request kind)
+/* By the header of a request, before anything looks at it: what has no operation of ours
+ * (ioctl, getxattr, flush) is counted too. */
+static enum apps_request request_kind(const struct fuse_buf *request)
 {
-	struct apps *apps = fuse_req_userdata(req);
+	const struct fuse_in_header *header = request->mem;
 
-	atomic_fetch_add_explicit(&apps->counters.requests[kind], 1,
-				  memory_order_relaxed);
-	return apps;
+	if (request->size < sizeof(*header))
+		return REQUEST_OTHER;
+	switch (header->opcode) {
+	case FUSE_LOOKUP:
+		return REQUEST_LOOKUP;
+	case FUSE_GETATTR:
+		return REQUEST_GETATTR;
+	case FUSE_READLINK:
+		return REQUEST_READLINK;
+	case FUSE_READ:
+		return REQUEST_READ;
+	case FUSE_READDIR:
+		return REQUEST_READDIR;
+	case FUSE_READDIRPLUS:
+		return REQUEST_READDIRPLUS;
+	case FUSE_FORGET:
+	case FUSE_BATCH_FORGET:
+		return REQUEST_FORGET;
+	case FUSE_IOCTL:
+		return REQUEST_IOCTL;
+	default:
+		return REQUEST_OTHER;
+	}
+}
+
+static struct apps *apps_of(fuse_req_t req)
+{
+	return fuse_req_userdata(req);
 }
 
 static void to_stat(const struct pack_stat *from, struct stat *to)
@@ -116,7 +144,7 @@ static void on_init(void *userdata, struct fuse_conn_info *conn)
 
 static void on_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	struct apps *apps = apps_of(req, REQUEST_LOOKUP);
+	struct apps *apps = apps_of(req);
 	struct fuse_entry_param entry = {.entry_timeout = FOREVER};
 	struct pack_stat stat;
 	int r;
@@ -138,7 +166,7 @@ static void on_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 static void on_getattr(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *file)
 {
-	struct apps *apps = apps_of(req, REQUEST_GETATTR);
+	struct apps *apps = apps_of(req);
 	struct pack_stat from;
 	struct stat stat;
 	int r = view_stat(apps->view, node, &from);
@@ -153,7 +181,7 @@ static void on_getattr(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *f
 
 static void on_readlink(fuse_req_t req, fuse_ino_t node)
 {
-	struct apps *apps = apps_of(req, REQUEST_READLINK);
+	struct apps *apps = apps_of(req);
 	char target[PACK_PATH_MAX + 1];
 	const void *data;
 	size_t size;
@@ -170,7 +198,6 @@ static void on_readlink(fuse_req_t req, fuse_ino_t node)
 
 static void on_open(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *file)
 {
-	apps_of(req, REQUEST_OTHER);
 	fuse_reply_err(req,
 		       ENOSYS); /* the kernel never asks again, and keeps its caches */
 }
@@ -178,7 +205,7 @@ static void on_open(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *file
 static void on_read(fuse_req_t req, fuse_ino_t node, size_t size, off_t offset,
 		    struct fuse_file_info *file)
 {
-	struct apps *apps = apps_of(req, REQUEST_READ);
+	struct apps *apps = apps_of(req);
 	const void *data;
 	size_t got;
 	int r = view_read(apps->view, node, (uint64_t)offset, size, read_buffer, &data,
@@ -244,31 +271,29 @@ static void list(fuse_req_t req, struct apps *apps, fuse_ino_t node, size_t size
 static void on_readdir(fuse_req_t req, fuse_ino_t node, size_t size, off_t offset,
 		       struct fuse_file_info *file)
 {
-	list(req, apps_of(req, REQUEST_READDIR), node, size, offset, false);
+	list(req, apps_of(req), node, size, offset, false);
 }
 
 static void on_readdirplus(fuse_req_t req, fuse_ino_t node, size_t size, off_t offset,
 			   struct fuse_file_info *file)
 {
-	list(req, apps_of(req, REQUEST_READDIRPLUS), node, size, offset, true);
+	list(req, apps_of(req), node, size, offset, true);
 }
 
 static void on_forget(fuse_req_t req, fuse_ino_t node, uint64_t count)
 {
-	apps_of(req, REQUEST_FORGET);
 	fuse_reply_none(req);
 }
 
 static void on_forget_multi(fuse_req_t req, size_t count,
 			    struct fuse_forget_data *forgets)
 {
-	apps_of(req, REQUEST_FORGET);
 	fuse_reply_none(req);
 }
 
 static void on_statfs(fuse_req_t req, fuse_ino_t node)
 {
-	struct apps *apps = apps_of(req, REQUEST_OTHER);
+	struct apps *apps = apps_of(req);
 	struct statvfs st = {
 		.f_bsize = 4096,
 		.f_frsize = 4096,
@@ -286,7 +311,6 @@ static void on_statfs(fuse_req_t req, fuse_ino_t node)
 
 static void refuse(fuse_req_t req)
 {
-	apps_of(req, REQUEST_OTHER);
 	fuse_reply_err(req, EROFS);
 }
 
@@ -391,6 +415,9 @@ static void *serve(void *context)
 			continue;
 		if (r <= 0)
 			break; /* unmounted */
+		atomic_fetch_add_explicit(
+			&apps->counters.requests[request_kind(&request)], 1,
+			memory_order_relaxed);
 		fuse_session_process_buf(apps->session, &request);
 	}
 	free(request.mem);

@@ -24,8 +24,10 @@ enum apps_request {
 	REQUEST_READDIR,
 	REQUEST_READDIRPLUS,
 	REQUEST_FORGET,
-	REQUEST_OTHER, /* open, opendir, statfs, flush, what is answered once with ENOSYS
-			*/
+	REQUEST_IOCTL, /* isatty(3), mostly: the kernel asks each time, whatever the
+			  answer */
+	REQUEST_OTHER, /* statfs, and what is answered once with ENOSYS: open, opendir,
+			  flush */
 	REQUEST_KINDS
 };
 

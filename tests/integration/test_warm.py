@@ -40,6 +40,31 @@ def requests(daemon):
     return fuse["total"] - fuse["requests"]["forget"]
 
 
+def requests_of_a_warm_walk(daemon, files):
+    """The fewest of three walks: the kernel may take cached pages back at any time, and this machine's
+    host may take its memory."""
+    fewest = None
+    for _ in range(3):
+        before = requests(daemon)
+        assert walk(daemon.path("pyapp")) == files
+        needed = requests(daemon) - before
+        fewest = needed if fewest is None else min(fewest, needed)
+        if fewest == 0:
+            break
+    return fewest
+
+
+def walks_while_stopped(daemon, files):
+    """Whether a walk ends while the daemon cannot answer anything."""
+    daemon.process.send_signal(signal.SIGSTOP)
+    try:
+        return walk(daemon.path("pyapp"), timeout_s=30) == files
+    except subprocess.TimeoutExpired:
+        return False
+    finally:
+        daemon.process.send_signal(signal.SIGCONT)
+
+
 def test_a_second_walk_causes_no_request_and_needs_no_daemon(place, pyapp):
     daemon = place.daemon(pyapp).start()
     daemon.run("fetch", "pyapp", "1.0")
@@ -48,21 +73,12 @@ def test_a_second_walk_causes_no_request_and_needs_no_daemon(place, pyapp):
     files = walk(daemon.path("pyapp"))
     assert requests(daemon) - before > files
 
-    # The kernel may take cached pages back at any time, which is not ours to prevent: then once more.
-    for _ in range(3):
-        before = requests(daemon)
-        assert walk(daemon.path("pyapp")) == files
-        needed = requests(daemon) - before
-        if needed == 0:
-            break
+    needed = requests_of_a_warm_walk(daemon, files)
     figure("warm-requests", files=files, requests=needed)
     assert needed == 0
-
-    daemon.process.send_signal(signal.SIGSTOP)
-    try:
-        assert walk(daemon.path("pyapp")) == files
-    finally:
-        daemon.process.send_signal(signal.SIGCONT)
+    # A page that was taken back between the two walks would need the daemon: then warm again.
+    assert any(requests_of_a_warm_walk(daemon, files) == 0 and walks_while_stopped(daemon, files)
+               for _ in range(5))
 
 
 def test_equal_files_of_the_next_version_are_not_read_again(place, pyapp):
