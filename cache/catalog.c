@@ -352,6 +352,35 @@ int catalog_find_app(struct catalog *catalog, const char *app, struct error *err
 	return app_find(catalog, app, &row, err);
 }
 
+/* Why there is no such version, for somebody who may have meant a channel. */
+static int version_unknown(struct catalog *catalog, const char *app, const char *version,
+			   struct error *err)
+{
+	cleanup(sql_finalize_ptr) sqlite3_stmt *row = NULL;
+	int r = sql_query(catalog->db, &row, err,
+			  "SELECT version.name FROM channel"
+			  " JOIN app ON app.id = channel.app"
+			  " JOIN version ON version.id = channel.version"
+			  " WHERE app.name = ?1 AND channel.name = ?2",
+			  "tt", app, version);
+
+	if (r == 0)
+		r = sql_step_row(row, err);
+	if (r < 0)
+		return r;
+	if (r > 0)
+		return error_set(
+			err, -ENOENT,
+			"'%s' is a channel of '%s' and points at '%s': name that "
+			"version",
+			version, app, (const char *)sqlite3_column_text(row, 0));
+	return error_set(
+		err, -ENOENT,
+		"'%s' has no version '%s' here: 'deployctl list %s' shows which, "
+		"'deployctl fetch %s %s' gets it",
+		app, version, app, app, version);
+}
+
 int catalog_find(struct catalog *catalog, const char *app, const char *version,
 		 struct version *ret, struct error *err)
 {
@@ -362,10 +391,7 @@ int catalog_find(struct catalog *catalog, const char *app, const char *version,
 	if (r == 0)
 		r = version_find(catalog, app, version, ret, err);
 	if (r == 0)
-		return error_set(
-			err, -ENOENT,
-			"'%s' has no version '%s' here: 'deployctl list %s' shows which, 'deployctl fetch %s %s' gets it",
-			app, version, app, app, version);
+		return version_unknown(catalog, app, version, err);
 	return r < 0 ? r : 0;
 }
 

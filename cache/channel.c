@@ -396,19 +396,43 @@ int catalog_flip(struct catalog *catalog, const char *app, const char *channel,
 	return 0;
 }
 
+/* Another channel that points at the version, for a warning; "" when there is none. */
+static int other_channel(struct catalog *catalog, int64_t app, const char *channel,
+			 int64_t version, char *ret, size_t size, struct error *err)
+{
+	cleanup(sql_finalize_ptr) sqlite3_stmt *row = NULL;
+	int r = sql_query(catalog->db, &row, err,
+			  "SELECT name FROM channel WHERE app = ?1 AND version = ?2"
+			  " AND name NOT IN (?3, 'previous') ORDER BY name LIMIT 1",
+			  "iit", app, version, channel);
+
+	ret[0] = '\0';
+	if (r == 0)
+		r = sql_step_row(row, err);
+	if (r > 0)
+		sql_text(row, 0, ret, size);
+	return r < 0 ? r : 0;
+}
+
+/* The mark belongs to the application: it counts for its other channels too. */
 static int mark_bad(struct catalog *catalog, const struct app_row *app,
 		    const struct target *version, const char *channel, const char *reason,
 		    struct flip *ret, struct error *err)
 {
-	char text[256];
+	char text[256], other[NAME_LENGTH_MAX + 1];
+	int r = other_channel(catalog, app->id, channel, version->version, other,
+			      sizeof(other), err);
 
+	if (r < 0)
+		return r;
 	if (*reason)
 		snprintf(text, sizeof(text), "rolled back: %.200s", reason);
 	else
 		snprintf(text, sizeof(text), "rolled back");
 	snprintf(ret->note, sizeof(ret->note),
-		 "version '%s' is marked bad now; a flip to it clears the mark",
-		 version->name);
+		 "version '%s' is marked bad now; a flip to it clears the mark%s%s%s",
+		 version->name, *other ? "; '" : "", other,
+		 *other ? "' still points at it, and no rollback will choose it" : "");
 	return sql_run(catalog->db, err,
 		       "UPDATE version SET bad = 1, bad_reason = ?2 WHERE id = ?1", "it",
 		       version->version, text);

@@ -330,11 +330,12 @@ static int list_missing(const struct fetch *f)
 
 	if (f->complaints)
 		return error_set(f->err, f->worst, "%s", f->complaints);
-	return error_set(f->err, -ENOENT,
-			 "%s has no '%s/" SUMS_NAME "': make it there with "
-			 "'cd %s && sha256sum *.tar.* > " SUMS_NAME "' (or set "
-			 "'verify: off' for this app)",
-			 f->mirrors == 1 ? f->url : "none of the origins", app, app);
+	return error_set(
+		f->err, -ENOENT,
+		"%s has no '%s/" SUMS_NAME "': is the name right? Whoever "
+		"publishes it makes the list with 'cd %s && sha256sum *.tar.* > " SUMS_NAME
+		"'",
+		f->mirrors == 1 ? f->url : "none of the origins", app, app);
 }
 
 /* SHA256SUMS of the first mirror that has one; f->url is that mirror then. */

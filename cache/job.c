@@ -259,6 +259,10 @@ static int fetch_prepare(struct job *job, struct fetch_request *request,
 			       : error_set(err, r, "%s", why.text);
 	entry = request->version ? sums_find(sums, request->version)
 				 : fetch_choose(sums, request->skip);
+	if (!entry && request->version && known.state == VERSION_PRESENT) {
+		on_warning(job, "the origin's list does not have this version");
+		*ret = json_pack("{s:b, s:s}", "changed", 0, "version", request->version);
+	}
 	if (!entry && request->version)
 		return 0;
 	if (!entry)

@@ -6,6 +6,8 @@
 #include "verbs.h"
 
 #include <errno.h>
+#include <stdbool.h>
+#include <string.h>
 
 enum {
 	OPTION_CHANNEL,
@@ -33,6 +35,7 @@ static int print_flip(json_t *reply, struct error *err)
 	const char *app, *channel, *to;
 	json_t *from, *previous, *notes;
 	json_int_t generation;
+	bool is_current;
 	int r;
 
 	r = reply_read(reply, err, "{s:s, s:s, s:s, s:I, s:o, s:o, s:o}", "app", &app,
@@ -40,9 +43,15 @@ static int print_flip(json_t *reply, struct error *err)
 		       &from, "previous", &previous, "notes", &notes);
 	if (r < 0)
 		return r;
-	print_line(stdout, "%s: %s %s%s-> %s (generation %jd)%s%s", app, channel,
+	/* The symlink 'previous' belongs to 'current'. */
+	is_current = !strcmp(channel, "current");
+	print_line(stdout, "%s: %s%s %s%s-> %s (generation %jd)%s%s", app,
+		   json_is_string(from) || is_current ? "" : "new channel ", channel,
 		   reply_text(from, ""), json_is_string(from) ? " " : "", to,
-		   (intmax_t)generation, json_is_string(previous) ? ", previous is " : "",
+		   (intmax_t)generation,
+		   !json_is_string(previous) ? ""
+		   : is_current              ? ", previous is "
+					     : ", a rollback gives ",
 		   reply_text(previous, ""));
 	print_notes(notes);
 	return 0;

@@ -5,6 +5,7 @@
 #include "verbs.h"
 
 #include <stdio.h>
+#include <string.h>
 
 enum {
 	OPTION_DRY_RUN,
@@ -72,6 +73,19 @@ static int add_partials(struct table *table, json_t *partials, struct error *err
 	return r;
 }
 
+static size_t count_removals(const json_t *versions)
+{
+	size_t count = 0, i;
+	json_t *one;
+
+	json_array_foreach (versions, i, one) {
+		const char *action = json_string_value(json_object_get(one, "action"));
+
+		count += action && !strcmp(action, "remove");
+	}
+	return count;
+}
+
 static int print_gc(json_t *reply, struct error *err)
 {
 	cleanup(table_done) struct table table;
@@ -91,8 +105,11 @@ static int print_gc(json_t *reply, struct error *err)
 	if (r < 0)
 		return r;
 	table_print(&table, stdout);
-	print_line(stdout, "%s%s", reply_size(freed, text),
-		   dry_run ? " would be given back; nothing was removed" : " given back");
+	if (dry_run)
+		print_line(stdout, "%zu would be removed; nothing was removed",
+			   count_removals(versions));
+	else
+		print_line(stdout, "%s given back", reply_size(freed, text));
 	return 0;
 }
 

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #define PLAIN_PERIOD_MS 5000
-#define BAR_WIDTH       20
+#define BAR_WIDTH       10
 #define BAR_LINE_MAX    512
 
 #define ERASE_LINE "\r\033[K"

@@ -583,6 +583,9 @@ static void job_end(struct job *job, int r)
 		job->result = NULL;
 	}
 	job->ended_ns = clock_wall_ns();
+	job->rate = 0;
+	if (r == 0)
+		job->bytes = job->total;
 	job_touch(job);
 	pthread_mutex_unlock(&jobs->lock);
 	if (r == 0 || r == -EALREADY)
@@ -607,6 +610,7 @@ static int place_take(struct job *job)
 	} else {
 		jobs->running++;
 		job->state = STATE_RUNNING;
+		job->rate_at_ms = clock_monotonic_ms();
 		job_touch(job);
 	}
 	pthread_mutex_unlock(&jobs->lock);

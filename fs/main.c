@@ -241,6 +241,11 @@ int main(int argc, char **argv)
 		puts("the configuration is right");
 		return EXIT_SUCCESS;
 	}
+	if (geteuid() != 0) {
+		fputs("deployfsd: must be run by root: it mounts\n", stderr);
+		config_free(config);
+		return EXIT_FAILURE;
+	}
 	environment_settle();
 	return run(config);
 }

@@ -300,6 +300,15 @@ static bool bound_elsewhere(const struct mount *m, char *text, size_t size)
 	return holders_binds(m->device, base.device, base.root, text, size) > 0;
 }
 
+static int in_use(const struct mount *m, const char *who, struct error *err)
+{
+	return error_set(
+		err, -EBUSY,
+		"'%s' is in use: %s; stop them, or use --force, after which they get "
+		"ENOTCONN",
+		m->apps, *who ? who : "by a process that cannot be named");
+}
+
 int mount_leave(struct mount *m, bool force, struct error *err)
 {
 	char text[700];
@@ -312,12 +321,11 @@ int mount_leave(struct mount *m, bool force, struct error *err)
 		leave_base(m);
 		return 0;
 	}
-	if (!force && bound_elsewhere(m, text, sizeof(text)))
-		return error_set(
-			err, -EBUSY,
-			"'%s' is in use: %s; stop them, or use --force, after which "
-			"they get ENOTCONN",
-			m->apps, text);
+	/* Before the attempt: a process in a namespace with a private copy of the mount
+	 * does not make umount2() fail, and would be left with a dead one. */
+	if (!force && (bound_elsewhere(m, text, sizeof(text)) ||
+		       holders_find(m->device, text, sizeof(text))))
+		return in_use(m, text, err);
 	if (umount2(m->apps, UMOUNT_NOFOLLOW | (force ? MNT_DETACH : 0)) < 0) {
 		int r = -errno;
 
@@ -325,11 +333,7 @@ int mount_leave(struct mount *m, bool force, struct error *err)
 			return error_set(err, r, "cannot unmount '%s': %s", m->apps,
 					 strerror(-r));
 		holders_find(m->device, text, sizeof(text));
-		return error_set(
-			err, -EBUSY,
-			"'%s' is in use: %s; stop them, or use --force, after which "
-			"they get ENOTCONN",
-			m->apps, *text ? text : "by a process that cannot be named");
+		return in_use(m, text, err);
 	}
 	m->mounted = false;
 	leave_base(m);

@@ -564,7 +564,7 @@ def test_a_terminal_gets_a_bar_that_is_cleared(ctl, api):
     text = read_terminal(ours)
     os.close(ours)
     assert ctl.finish(process).returncode == 0
-    assert "[#########...........] shop 1.4.2: download 45 %" in text
+    assert "[####......] shop 1.4.2: download 45 %" in text
     assert text.endswith("\r\x1b[K")
     assert "\n" not in text
 

@@ -461,6 +461,21 @@ def test_killed_at_any_stage_it_is_old_or_new(place, shop, whom):
     assert package.exists()
 
 
+def test_a_process_in_a_private_copy_of_the_mounts_keeps_it_from_ending(place):
+    place.origin.publish("shop", "1.0", small_app("1.0"))
+    daemon = place.daemon().start()
+    daemon.run("fetch", "shop", "1.0")
+    file = daemon.path("shop", "1.0") / "VERSION"
+    holder = subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sh", "-c",
+                               'exec 3<"$1"; echo open; read end; cat <&3', "sh", file],
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "open\n"
+    refused = daemon.run("daemon", "stop", code=CONFLICT)
+    assert str(holder.pid) in refused.text
+    assert holder.communicate("\n")[0] == "1.0\n"
+    daemon.run("daemon", "stop")
+
+
 def test_a_full_disk_stops_nothing_that_runs(place):
     """A store of 40 MiB that somebody else fills to the last byte."""
     for version in ("1.0", "1.1"):

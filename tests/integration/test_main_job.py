@@ -244,6 +244,24 @@ def test_channel_and_version_cannot_share_a_name(place, shop):
     assert shop.read("shop", "previous") == "1.1"
 
 
+def test_a_rollback_says_which_other_channel_it_concerns(shop):
+    shop.run("flip", "shop", "1.1", "--channel", "beta")
+    shop.run("flip", "shop", "1.2", "--channel", "beta")
+    rolled = shop.run("rollback", "shop", "--channel", "beta")
+    assert "'current' still points at it" in rolled.text
+    assert shop.channels("shop") == {"current": "1.2", "previous": "1.1", "beta": "1.1"}
+
+
+def test_a_channel_given_for_a_version_is_explained(shop):
+    refused = shop.run("flip", "shop", "current", "--channel", "beta", code=NOT_FOUND)
+    assert "'current' is a channel of 'shop' and points at '1.2'" in refused.text
+
+
+def test_what_is_here_but_not_listed_any_more_is_here(place, shop):
+    (place.origin.folder / "shop" / "SHA256SUMS").write_text("")
+    assert "does not have this version" in shop.run("fetch", "shop", "1.2", code=UNCHANGED).text
+
+
 def test_a_version_is_immutable(place, shop):
     place.origin.publish("shop", "1.0", {"VERSION": b"forged\n"})
     shop.run("fetch", "shop", "1.0", code=CONFLICT)
