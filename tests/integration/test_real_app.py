@@ -160,3 +160,46 @@ def test_the_package_s_own_tests_run_from_the_mount(mounted):
 
 def test_verify_is_clean(mounted):
     mounted.run("verify")
+
+
+# -- large ones, with --full -----------------------------------------------------------------
+
+
+def fill_with_many(folder):
+    """200,000 small files in 500 directories."""
+    for number in range(200_000):
+        place = folder / f"d{number % 500:03}"
+        if number < 500:
+            place.mkdir()
+        (place / f"f{number:06}").write_bytes(b"file %d\n" % number)
+
+
+def fill_with_large(folder):
+    """A file of 4.4 GB, another name of it, and one of 5 GiB with two islands of data."""
+    subprocess.run("yes deployfs | head -c 4400000000 > dense; ln dense linked", shell=True, cwd=folder,
+                   check=True)
+    with open(folder / "sparse", "wb") as file:
+        file.truncate(5 << 30)
+        os.pwrite(file.fileno(), b"island", 3 << 30)
+        os.pwrite(file.fileno(), b"end", (5 << 30) - 3)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("fill", [fill_with_many, fill_with_large])
+def test_a_large_package_comes_out_as_tars(place, fill):
+    truth = place.folder / "truth"
+    truth.mkdir()
+    fill(truth)
+    package = place.folder / "large.tar"
+    subprocess.run(["tar", "-S", "--format=pax", "-C", truth, "-cf", package, "."], check=True)
+    daemon = place.daemon(apps=[{"name": "large", "unpack_limit": "20GiB"}]).start()
+    daemon.run("import", package, "--app", "large", "--version", "1", timeout_s=600)
+    shown = daemon.path("large", "1")
+    assert walk(shown) == walk(truth)
+    subprocess.run(["diff", "-r", "--no-dereference", truth, shown], check=True)
+    for name in regular_files(truth):
+        ours, theirs = os.lstat(shown / name), os.lstat(truth / name)
+        assert (ours.st_size, ours.st_mode, ours.st_mtime) == (theirs.st_size, theirs.st_mode, theirs.st_mtime)
+        assert ours.st_blocks <= theirs.st_blocks + 8
+    assert len({os.lstat(shown / name).st_ino for name in regular_files(truth)}) == \
+        len({os.lstat(truth / name).st_ino for name in regular_files(truth)})
