@@ -127,6 +127,12 @@ int file_read(const char *path, size_t max, char **ret, size_t *ret_size)
 	return file_read_fd(fd, max, ret, ret_size);
 }
 
+void dir_close(DIR **dir)
+{
+	if (*dir)
+		closedir(*dir);
+}
+
 int dir_make(const char *path, mode_t mode)
 {
 	char part[PATH_MAX];

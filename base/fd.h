@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <dirent.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -43,6 +44,9 @@ int file_read(const char *path, size_t max, char **ret, size_t *ret_size);
 
 /** file_read_fd() - the same from an open descriptor, from its current offset */
 int file_read_fd(int fd, size_t max, char **ret, size_t *ret_size);
+
+/** dir_close() - clean-up function: closedir(3) unless NULL */
+void dir_close(DIR **dir);
 
 /** dir_make() - mkdir -p with @mode for each missing component; 0 or a negative errno */
 int dir_make(const char *path, mode_t mode);

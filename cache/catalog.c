@@ -395,9 +395,8 @@ int catalog_find(struct catalog *catalog, const char *app, const char *version,
 	return r < 0 ? r : 0;
 }
 
-/* A version that is here: present, not hidden. */
-static int find_present(struct catalog *catalog, const char *app, const char *name,
-			struct version *ret, struct error *err)
+int version_find_present(struct catalog *catalog, const char *app, const char *name,
+			 struct version *ret, struct error *err)
 {
 	int r = catalog_find(catalog, app, name, ret, err);
 
@@ -582,7 +581,7 @@ int catalog_pin(struct catalog *catalog, const char *app, const char *version,
 {
 	cleanup(catalog_unlock) struct catalog *locked = catalog_lock(catalog);
 	struct version known;
-	int r = find_present(catalog, app, version, &known, err);
+	int r = version_find_present(catalog, app, version, &known, err);
 
 	if (r < 0)
 		return r;
@@ -631,7 +630,7 @@ int catalog_hide(struct catalog *catalog, const char *app, const char *version,
 	int r = transaction_begin(catalog, &tx, err);
 
 	if (r == 0)
-		r = find_present(catalog, app, version, &known, err);
+		r = version_find_present(catalog, app, version, &known, err);
 	if (r == 0)
 		r = check_unused(catalog, &known, err);
 	if (r == 0)

@@ -43,6 +43,10 @@ struct app_row {
 int app_find(struct catalog *catalog, const char *name, struct app_row *ret,
 	     struct error *err);
 
+/** version_find_present() - a version that is here, not hidden or removed. 0; -ENOENT. */
+int version_find_present(struct catalog *catalog, const char *app, const char *name,
+			 struct version *ret, struct error *err);
+
 /** nodes_take() - a range of node ids, inside a transaction */
 int nodes_take(struct catalog *catalog, uint64_t count, uint64_t *ret, struct error *err);
 

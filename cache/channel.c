@@ -370,12 +370,7 @@ int catalog_flip(struct catalog *catalog, const char *app, const char *channel,
 	if (r == 0)
 		r = check_channel(catalog, &row, channel, err);
 	if (r == 0)
-		r = catalog_find(catalog, app, version, &known, err);
-	if (r == 0 && known.state != VERSION_PRESENT)
-		r = error_set(err, -ENOENT,
-			      "version '%s' of '%s' was removed: 'deployctl fetch %s %s' "
-			      "gets it again",
-			      version, app, app, version);
+		r = version_find_present(catalog, app, version, &known, err);
 	if (r == 0)
 		r = channel_target(catalog, row.id, channel, &from, err);
 	if (r == 0)

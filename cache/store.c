@@ -23,12 +23,6 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-static void dir_close(DIR **dir)
-{
-	if (*dir)
-		closedir(*dir);
-}
-
 const char *store_path(const struct store *store, const char *name,
 		       char text[static 4096])
 {

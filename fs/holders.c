@@ -17,12 +17,6 @@
 #define TOLD_MAX 10
 #define IDS_MAX  256
 
-static void dir_close(DIR **dir)
-{
-	if (*dir)
-		closedir(*dir);
-}
-
 /* Call @each for every process but ourselves. */
 static void each_process(void (*each)(void *context, pid_t pid), void *context)
 {
