@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * catalog.db (user_version 1). Rows of `version` are never deleted: a removed version
+ * catalog.db (user_version 2). Rows of `version` are never deleted: a removed version
  * leaves the record of its SHA-256, so that its name never comes to mean other content.
  * Node ids come from one counter and are never given out twice (I2); each pack has a
  * range of them.
@@ -18,10 +18,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CATALOG_VERSION 1
 #define FIRST_FREE_NODE 16 /* 1 is the root, 2 is .deployfs; some are left */
 
-static const char schema[] =
+/* Each step brings the database from the version of its index to the next one. */
+static const char *const steps[] = {
 	"CREATE TABLE meta(key TEXT PRIMARY KEY, value INTEGER NOT NULL);"
 	"CREATE TABLE app("
 	" id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, node INTEGER NOT NULL,"
@@ -64,7 +64,21 @@ static const char schema[] =
 	" name TEXT NOT NULL, text TEXT NOT NULL, time_ns INTEGER NOT NULL);"
 	"CREATE INDEX leaf_name ON leaf(app, name, node);"
 	"INSERT INTO meta VALUES('next_node', 16), ('next_pack', 1);"
-	"PRAGMA user_version = 1;";
+	"PRAGMA user_version = 1;",
+
+	"ALTER TABLE pack ADD COLUMN damage TEXT NOT NULL DEFAULT '';" /* '': none known
+									*/
+	/* Changes that were carried out for a request that named itself: who repeats it
+	 * is told what it did. */
+	"CREATE TABLE request("
+	" key TEXT PRIMARY KEY, time_ns INTEGER NOT NULL, app INTEGER NOT NULL,"
+	" channel TEXT NOT NULL, number INTEGER NOT NULL, note TEXT NOT NULL)"
+	" WITHOUT ROWID;"
+	"CREATE INDEX request_time ON request(time_ns);"
+	"PRAGMA user_version = 2;",
+};
+
+#define CATALOG_VERSION ((int64_t)(sizeof(steps) / sizeof(steps[0])))
 
 #define VERSION_COLUMNS                                                           \
 	"SELECT version.id, app.name, version.name, version.state, version.pack," \
@@ -175,13 +189,12 @@ static int schema_make(struct catalog *catalog, bool writable, struct error *err
 		return error_set(
 			err, -EBADMSG,
 			"made by a newer deployfs (catalog version %lld, this one knows %d): install that one",
-			(long long)version, CATALOG_VERSION);
+			(long long)version, (int)CATALOG_VERSION);
 	if (!writable)
 		return error_set(err, -EBADMSG, "of version %lld", (long long)version);
-	/* Migrations go here: from each older version to the next, in one transaction. */
 	r = transaction_begin(catalog, &tx, err);
-	if (r == 0)
-		r = sql_exec(catalog->db, schema, err);
+	for (; r == 0 && version < CATALOG_VERSION; version++)
+		r = sql_exec(catalog->db, steps[version], err);
 	if (r == 0)
 		r = transaction_commit(&tx, err);
 	return r;
