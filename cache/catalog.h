@@ -104,7 +104,7 @@ void catalog_close(struct catalog *catalog);
  * @program_version: what .deployfs/version says
  */
 int catalog_settle(struct catalog *catalog, const char *program_version,
-		   struct error *err);
+		   struct change_list *changes, struct error *err);
 
 /** catalog_reserve() - ids for a pack that is about to be adopted; never given again */
 int catalog_reserve(struct catalog *catalog, uint64_t nodes, uint64_t *ret_pack,

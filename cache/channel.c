@@ -232,10 +232,9 @@ static int settle_status(struct catalog *catalog, int64_t now_ns,
 }
 
 int catalog_settle(struct catalog *catalog, const char *program_version,
-		   struct error *err)
+		   struct change_list *changes, struct error *err)
 {
 	cleanup(catalog_unlock) struct catalog *locked = catalog_lock(catalog);
-	cleanup(change_list_done) struct change_list changes = {0};
 	cleanup(transaction_end) struct transaction tx = {0};
 	int64_t now_ns = clock_wall_ns();
 	char text[64];
@@ -243,9 +242,9 @@ int catalog_settle(struct catalog *catalog, const char *program_version,
 
 	snprintf(text, sizeof(text), "%s\n", program_version);
 	if (r == 0)
-		r = text_settle(catalog, "version", text, now_ns, &changes, err);
+		r = text_settle(catalog, "version", text, now_ns, changes, err);
 	if (r == 0)
-		r = settle_status(catalog, now_ns, &changes, err);
+		r = settle_status(catalog, now_ns, changes, err);
 	if (r == 0)
 		r = transaction_commit(&tx, err);
 	return r;

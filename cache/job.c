@@ -469,7 +469,7 @@ static int job_verify(struct job *job, json_t **ret, struct error *err)
 static int job_run(struct job *job, json_t **ret, struct error *err)
 {
 	const char *kind = text_of(job, "kind");
-	int r = store_open(text_of(job, "store"), false, &job->store, err);
+	int r = store_open(text_of(job, "store"), STORE_READ, &job->store, err);
 
 	if (r < 0)
 		return r;

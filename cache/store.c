@@ -82,7 +82,7 @@ static int check_file_system(const struct store *store, struct error *err)
 	return 0;
 }
 
-static int take_lock(struct store *store, struct error *err)
+static int take_lock(struct store *store, bool wait, struct error *err)
 {
 	char path[4096], pid[32] = "";
 
@@ -91,7 +91,7 @@ static int take_lock(struct store *store, struct error *err)
 	if (store->lock_fd < 0)
 		return error_set(err, -errno, "cannot open '%s': %s", path,
 				 strerror(errno));
-	if (flock(store->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+	if (flock(store->lock_fd, LOCK_EX | (wait ? 0 : LOCK_NB)) < 0) {
 		ssize_t n = pread(store->lock_fd, pid, sizeof(pid) - 1, 0);
 
 		pid[n > 0 ? strcspn(pid, "\n") : 0] = '\0';
@@ -211,7 +211,7 @@ static int check_catalog(const struct store *store, struct error *err)
 	return 0;
 }
 
-static int open_for_writing(struct store *store, struct error *err)
+static int prepare(struct store *store, bool wait, struct error *err)
 {
 	int r = dir_make(store->path, 0700);
 
@@ -222,7 +222,7 @@ static int open_for_writing(struct store *store, struct error *err)
 	if (r == 0)
 		r = check_file_system(store, err);
 	if (r == 0)
-		r = take_lock(store, err);
+		r = take_lock(store, wait, err);
 	if (r == 0)
 		r = make_dirs(store, err);
 	if (r == 0)
@@ -230,9 +230,41 @@ static int open_for_writing(struct store *store, struct error *err)
 	return r;
 }
 
-int store_open(const char *path, bool writable, struct store **ret, struct error *err)
+static int open_databases(struct store *store, enum store_mode mode, struct error *err)
+{
+	char text[4096];
+	int r = catalog_open(store_path(store, "catalog.db", text), mode != STORE_READ,
+			     &store->catalog, err);
+
+	if (r == 0 && mode != STORE_SERVE)
+		r = index_open(store_path(store, "index.db", text), mode != STORE_READ,
+			       &store->index, err);
+	if (r == 0)
+		r = catalog_each_pack(store->catalog, add_key, store->packs, err);
+	return r;
+}
+
+/* With the lock, and the databases open: what was left behind goes. */
+static int settle(struct store *store, struct error *err)
+{
+	int r = 0;
+
+	if (index_empty(store->index))
+		r = catalog_unindex_all(store->catalog, err);
+	if (r == 0)
+		r = sweep_dir(store, "tmp", judge_all, err);
+	if (r == 0)
+		r = sweep_dir(store, "packs", judge_orphan, err);
+	if (r == 0)
+		r = store_sweep_partials(store, err);
+	return r;
+}
+
+int store_open(const char *path, enum store_mode mode, struct store **ret,
+	       struct error *err)
 {
 	cleanup(store_close_ptr) struct store *store = calloc(1, sizeof(*store));
+	bool own = mode == STORE_OWN || mode == STORE_WAIT;
 	char text[4096];
 	int r = 0;
 
@@ -244,28 +276,36 @@ int store_open(const char *path, bool writable, struct store **ret, struct error
 		store->path ? pack_set_new(store_path(store, "packs", text)) : NULL;
 	if (!store->packs)
 		return error_set(err, -ENOMEM, "not enough memory");
-	if (writable)
-		r = open_for_writing(store, err);
+	if (own)
+		r = prepare(store, mode == STORE_WAIT, err);
 	if (r == 0)
-		r = catalog_open(store_path(store, "catalog.db", text), writable,
-				 &store->catalog, err);
-	if (r == 0)
-		r = index_open(store_path(store, "index.db", text), writable,
-			       &store->index, err);
-	if (r == 0)
-		r = catalog_each_pack(store->catalog, add_key, store->packs, err);
-	if (r == 0 && writable && index_empty(store->index))
-		r = catalog_unindex_all(store->catalog, err);
-	if (r == 0 && writable)
-		r = sweep_dir(store, "tmp", judge_all, err);
-	if (r == 0 && writable)
-		r = sweep_dir(store, "packs", judge_orphan, err);
-	if (r == 0 && writable)
-		r = store_sweep_partials(store, err);
+		r = open_databases(store, mode, err);
+	if (r == 0 && own)
+		r = settle(store, err);
 	if (r < 0)
 		return r;
 	*ret = take_ptr(store);
 	return 0;
+}
+
+int store_own(struct store *store, bool wait, struct error *err)
+{
+	char text[4096];
+	int r = prepare(store, wait, err);
+
+	if (r == 0)
+		r = index_open(store_path(store, "index.db", text), true, &store->index,
+			       err);
+	return r == 0 ? settle(store, err) : r;
+}
+
+void store_release(struct store *store)
+{
+	index_close(store->index);
+	catalog_close(store->catalog);
+	store->index = NULL;
+	store->catalog = NULL;
+	fd_close(&store->lock_fd);
 }
 
 void store_unlink_pack(struct store *store, uint64_t id)

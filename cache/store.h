@@ -31,16 +31,34 @@ struct store {
 	struct pack_set *packs;
 };
 
+enum store_mode {
+	STORE_READ,  /* a job: catalog and index read-only */
+	STORE_SERVE, /* the successor of a worker that died: the catalog, for now */
+	STORE_OWN,   /* the daemon: makes what is missing, takes the lock */
+	STORE_WAIT,  /* the same, and waits for the lock */
+};
+
 /**
  * store_open() - open or make a store
- * @writable: the daemon: makes what is missing, takes the lock, sweeps what a crash left
- * behind. Otherwise a job's view: catalog and index read-only.
+ * STORE_OWN and STORE_WAIT sweep what a crash left behind. After STORE_SERVE nothing is
+ * written before store_own().
  *
  * Return: 0; -EBUSY another daemon has it (says its pid); -EPERM not root's, or open to
  * others; -EINVAL on a file system that cannot hold it (NFS, FUSE, tmpfs is allowed);
  * what the disk and the databases give.
  */
-int store_open(const char *path, bool writable, struct store **ret, struct error *err);
+int store_open(const char *path, enum store_mode mode, struct store **ret,
+	       struct error *err);
+
+/**
+ * store_own() - take a store that was opened to be served
+ * @wait: for a predecessor that has the lock, however long it takes to end
+ */
+int store_own(struct store *store, bool wait, struct error *err);
+
+/** store_release() - let a successor own it; the packs can be read on */
+void store_release(struct store *store);
+
 void store_close(struct store *store);
 
 /** store_path() - "<store>/<name>" into @text */

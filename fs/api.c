@@ -7,37 +7,39 @@
 
 #include "api_private.h"
 #include "cleanup.h"
+#include "clock.h"
 #include "fd.h"
 #include "log.h"
 #include "name.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <microhttpd.h>
+#include <poll.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #define BODY_MAX        65536
 #define CONNECTIONS_MAX 512
 #define CONNECTIONS_OTHER_MAX \
-	128           /* of users who may only read: they cannot shut others out */
-#define IDLE_S     90 /* longer than the longest wait_s */
-#define STACK_SIZE (512 * 1024)
-#define PARTS_MAX  8
+	128               /* of users who may only read: they cannot shut others out */
+#define IDLE_S         90 /* longer than the longest wait_s */
+#define STACK_SIZE     (512 * 1024)
+#define PARTS_MAX      8
+#define FINISH_LOOK_MS 2
 
 struct api {
 	struct service *service;
 	struct MHD_Daemon *daemon;
-	char *socket;
 	int stop_fd;
-	atomic_int others; /* connections of users who may only read */
+	atomic_int others;   /* connections of users who may only read */
+	atomic_int requests; /* that came and are not answered yet */
 };
 
 /* One request while it comes in. */
@@ -72,6 +74,7 @@ static const struct route {
 	{"POST", "gc", api_gc},
 	{"POST", "daemon/stop", api_daemon_stop},
 	{"POST", "daemon/reload", api_daemon_reload},
+	{"POST", "daemon/upgrade", api_daemon_upgrade},
 };
 
 static int http_status(int code)
@@ -375,10 +378,12 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
 				  const char *version, const char *data, size_t *size,
 				  void **state)
 {
+	struct api *api = context;
 	struct incoming *incoming = *state;
 
 	if (!incoming) {
 		*state = calloc(1, sizeof(*incoming));
+		atomic_fetch_add(&api->requests, *state != NULL);
 		return *state ? MHD_YES : MHD_NO;
 	}
 	if (*size > 0) {
@@ -398,7 +403,7 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
 		*size = 0;
 		return MHD_YES;
 	}
-	return answer(context, connection, url, method, incoming);
+	return answer(api, connection, url, method, incoming);
 }
 
 static void on_completed(void *context, struct MHD_Connection *connection, void **state,
@@ -411,6 +416,7 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
 		return;
 	if (incoming->stop && eventfd_write(api->stop_fd, 1) < 0)
 		log_error("cannot tell the main thread to stop");
+	atomic_fetch_sub(&api->requests, 1);
 	free(incoming->body);
 	free(incoming);
 	*state = NULL;
@@ -437,55 +443,15 @@ static void on_connection(void *context, struct MHD_Connection *connection, void
 		shutdown(fd, SHUT_RDWR);
 }
 
-static int socket_make(const char *path, struct error *err)
+int api_start(struct service *service, int socket, int stop_fd, struct api **ret,
+	      struct error *err)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	cleanup(fd_close) int fd =
-		socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct api *api = calloc(1, sizeof(*api));
+	int fd = fcntl(socket, F_DUPFD_CLOEXEC, 0);
 
-	if (strlen(path) >= sizeof(address.sun_path))
-		return error_set(
-			err, -EINVAL,
-			"the socket's path '%s' is too long: set a shorter 'runtime'",
-			path);
-	strcpy(address.sun_path, path);
-	if (fd < 0)
-		return error_set(err, -errno, "cannot make a socket: %s",
-				 strerror(errno));
-	/* EAGAIN: it lives, and has more callers than it can take at once. */
-	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0 ||
-	    errno == EAGAIN)
-		return error_set(err, -EBUSY,
-				 "another deployfsd serves '%s': stop it, or set another "
-				 "'runtime'",
-				 path);
-	if (unlink(path) < 0 && errno != ENOENT)
-		return error_set(err, -errno, "cannot remove the old '%s': %s", path,
-				 strerror(errno));
-	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
-	    chmod(path, 0666) < 0 || listen(fd, SOMAXCONN) < 0)
-		return error_set(err, -errno, "cannot listen on '%s': %s", path,
-				 strerror(errno));
-	return fd_take(&fd);
-}
-
-int api_start(struct service *service, const char *runtime, const char *socket,
-	      int stop_fd, struct api **ret, struct error *err)
-{
-	struct api *api;
-	int fd, r = dir_make(runtime, 0755);
-
-	if (r < 0)
-		return error_set(err, r, "cannot make '%s': %s", runtime, strerror(-r));
-	fd = socket_make(socket, err);
-	if (fd < 0)
-		return fd;
-	api = calloc(1, sizeof(*api));
-	if (api)
-		api->socket = strdup(socket);
-	if (!api || !api->socket) {
+	if (!api || fd < 0) {
 		free(api);
-		close(fd);
+		fd_close(&fd);
 		return error_set(err, -ENOMEM, "not enough memory");
 	}
 	api->service = service;
@@ -501,21 +467,29 @@ int api_start(struct service *service, const char *runtime, const char *socket,
 		MHD_OPTION_NOTIFY_CONNECTION, on_connection, api, MHD_OPTION_END);
 	if (!api->daemon) {
 		close(fd);
-		unlink(socket);
-		free(api->socket);
 		free(api);
-		return error_set(err, -EIO, "cannot serve '%s'", socket);
+		return error_set(err, -EIO, "cannot serve the API");
 	}
 	*ret = api;
 	return 0;
+}
+
+void api_finish(struct api *api, uint64_t deadline_ms)
+{
+	MHD_socket listening = MHD_quiesce_daemon(api->daemon);
+
+	while (atomic_load(&api->requests) > 0 && clock_monotonic_ms() < deadline_ms)
+		poll(NULL, 0, FINISH_LOOK_MS);
+	MHD_stop_daemon(api->daemon);
+	if (listening != MHD_INVALID_SOCKET)
+		close(listening);
+	free(api);
 }
 
 void api_stop(struct api *api)
 {
 	if (!api)
 		return;
-	unlink(api->socket);
 	MHD_stop_daemon(api->daemon);
-	free(api->socket);
 	free(api);
 }

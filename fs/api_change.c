@@ -5,6 +5,7 @@
 #include "jobs.h"
 #include "log.h"
 #include "name.h"
+#include "upgrade.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -353,6 +354,20 @@ int api_daemon_stop(struct api_request *request, json_t **ret, struct error *err
 		return r;
 	request->stop = true;
 	*ret = json_pack("{s:b}", "changed", 1);
+	return 0;
+}
+
+int api_daemon_upgrade(struct api_request *request, json_t **ret, struct error *err)
+{
+	struct shared *shared = request->service->place.shared;
+	uint32_t generation = atomic_load(&shared->generation);
+	int r = upgrade_begin(shared, err);
+
+	if (r < 0)
+		return r;
+	request->status = 202;
+	*ret = json_pack("{s:b, s:I}", "changed", 1, "generation",
+			 (json_int_t)generation);
 	return 0;
 }
 

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define WAIT_MAX_S 60
@@ -68,6 +69,32 @@ static json_t *all_origins(struct service *service, const struct config *config)
 	return all;
 }
 
+/* "signal 9 (Killed)", of the last worker that died. */
+static const char *exit_text(int status, char *text, size_t size)
+{
+	if (WIFSIGNALED(status))
+		snprintf(text, size, "signal %d (%s)", WTERMSIG(status),
+			 strsignal(WTERMSIG(status)));
+	else
+		snprintf(text, size, "code %d", WEXITSTATUS(status));
+	return text;
+}
+
+static json_t *supervisor_json(const struct shared *shared)
+{
+	int64_t last_ns = atomic_load(&shared->last_ns);
+	char time[CLOCK_TEXT_SIZE], text[80];
+
+	return json_pack("{s:i, s:I, s:I, s:s?, s:s?}", "pid",
+			 (int)atomic_load(&shared->supervisor), "generation",
+			 (json_int_t)atomic_load(&shared->generation), "restarts",
+			 (json_int_t)atomic_load(&shared->restarts), "last_exit",
+			 last_ns ? exit_text(atomic_load(&shared->last_status), text,
+					     sizeof(text))
+				 : NULL,
+			 "last_exit_time", last_ns ? clock_format(last_ns, time) : NULL);
+}
+
 int api_get_status(struct api_request *request, json_t **ret, struct error *err)
 {
 	struct service *service = request->service;
@@ -76,14 +103,15 @@ int api_get_status(struct api_request *request, json_t **ret, struct error *err)
 
 	view_counts(service->view, &apps, &versions);
 	*ret = json_pack(
-		"{s:s, s:i, s:I, s:s, s:s, s:b, s:I, s:I, s:o, s:o, s:o, s:o}", "version",
-		DEPLOYFS_VERSION, "pid", (int)getpid(), "uptime_s",
+		"{s:s, s:i, s:I, s:s, s:s, s:b, s:I, s:I, s:o, s:o, s:o, s:o, s:o}",
+		"version", DEPLOYFS_VERSION, "pid", (int)getpid(), "uptime_s",
 		(json_int_t)((clock_monotonic_ms() - service->started_ms) / 1000),
 		"mount", service->mount.base, "store", service->store->path, "healthy",
 		service_healthy(service), "apps", (json_int_t)apps, "versions",
 		(json_int_t)versions, "space", space_json(service), "origins",
 		all_origins(service, use->config), "fuse", fuse_json(service), "jobs",
-		jobs_list(service->jobs, true));
+		jobs_list(service->jobs, true), "supervisor",
+		supervisor_json(service->place.shared));
 	service_config_done(service, use);
 	return *ret ? 0 : error_set(err, -ENOMEM, "not enough memory");
 }

@@ -5,12 +5,17 @@
  *
  * Each callback is decode, call the view, reply once. No lock is held at the reply. Ids
  * never mean anything else later (I2), so FORGET has nothing to do.
+ *
+ * Nothing in here is needed by a successor (I3): FUSE_INIT lies in the shared memory, and
+ * requests are received into its slots. That a request may be answered twice, by us and
+ * by a predecessor that was about to, does no harm: the kernel takes the first.
  */
 #define FUSE_USE_VERSION 317
 
 #include "apps.h"
 
 #include "cleanup.h"
+#include "clock.h"
 #include "holders.h"
 #include "log.h"
 
@@ -27,20 +32,30 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <time.h>
+#include <unistd.h>
 
-#define THREADS       4
 #define FOREVER       ((double)INT_MAX) /* seconds: nothing changes without a notification */
 #define READ_AHEAD    1024              /* KiB; 128 is the kernel's default */
 #define LIST_MAX      (128 * 1024)      /* bytes of one reply to readdir */
 #define BACKGROUND    64                /* requests that the kernel sends ahead */
-#define WAKE_SIGNAL   SIGUSR1           /* ends a thread's wait for a request */
+#define NOTIFY_RESEND 7                 /* libfuse 3.17's headers do not have it */
+#define WAKE_SIGNAL   SIGRTMIN          /* ends a thread's wait for a request */
 #define WAKE_EVERY_NS 20000000
+
+/* A serving thread and where it receives its requests. */
+struct server {
+	struct apps *apps;
+	pthread_t thread;
+	void *slot;
+	_Atomic uint64_t *busy_ms;
+};
 
 struct apps {
 	struct view *view;
 	const struct mount *mount;
+	struct apps_place place;
 	struct fuse_session *session;
-	pthread_t threads[THREADS];
+	struct server servers[SHARED_SLOTS];
 	size_t thread_count;
 	struct apps_counters counters;
 	_Atomic uint64_t space_total, space_free;
@@ -397,32 +412,64 @@ static const struct fuse_lowlevel_ops operations = {
 	.fallocate = on_fallocate,
 };
 
-static void *serve(void *context)
+static bool buffers_make(void)
 {
-	struct apps *apps = context;
-	struct fuse_buf request = {0};
-
+	if (read_buffer)
+		return true;
 	read_buffer = malloc(PACK_READ_BUFFER);
 	list_buffer = malloc(LIST_MAX);
-	if (read_buffer && list_buffer) {
-		memset(read_buffer, 0, PACK_READ_BUFFER);
-		memset(list_buffer, 0, LIST_MAX);
-	}
-	while (read_buffer && list_buffer && !fuse_session_exited(apps->session)) {
-		int r = fuse_session_receive_buf(apps->session, &request);
+	if (!read_buffer || !list_buffer)
+		return false;
+	memset(read_buffer, 0, PACK_READ_BUFFER);
+	memset(list_buffer, 0, LIST_MAX);
+	return true;
+}
 
-		if (r == -EINTR || r == -EAGAIN)
-			continue;
-		if (r <= 0)
-			break; /* unmounted */
-		atomic_fetch_add_explicit(
-			&apps->counters.requests[request_kind(&request)], 1,
-			memory_order_relaxed);
-		fuse_session_process_buf(apps->session, &request);
-	}
-	free(request.mem);
+static void buffers_free(void)
+{
 	free(read_buffer);
 	free(list_buffer);
+	read_buffer = list_buffer = NULL;
+}
+
+static void process(struct apps *apps, struct fuse_buf *request)
+{
+	atomic_fetch_add_explicit(&apps->counters.requests[request_kind(request)], 1,
+				  memory_order_relaxed);
+	fuse_session_process_buf(apps->session, request);
+}
+
+/* A slot is empty while the length in its header is 0. The kernel writes the header
+ * first, and a thread that is killed in the middle of read(2) ends only behind it: what
+ * has a length is whole. */
+static void slot_clear(void *slot)
+{
+	((struct fuse_in_header *)slot)->len = 0;
+}
+
+/* read(2) and not fuse_session_receive_buf(): that wants to own the buffer. */
+static void *serve(void *context)
+{
+	struct server *server = context;
+	struct apps *apps = server->apps;
+
+	while (buffers_make() && !fuse_session_exited(apps->session)) {
+		struct fuse_buf request = {.mem = server->slot};
+		ssize_t size = read(apps->mount->fd, server->slot, SHARED_SLOT_SIZE);
+
+		/* ENOENT: who asked was interrupted before we had it. */
+		if (size < 0 && (errno == EINTR || errno == EAGAIN || errno == ENOENT))
+			continue;
+		if (size <= 0)
+			break; /* unmounted */
+		atomic_store_explicit(server->busy_ms, clock_monotonic_ms(),
+				      memory_order_relaxed);
+		request.size = (size_t)size;
+		process(apps, &request);
+		slot_clear(server->slot);
+		atomic_store_explicit(server->busy_ms, 0, memory_order_relaxed);
+	}
+	buffers_free();
 	return NULL;
 }
 
@@ -442,6 +489,75 @@ static int session_make(struct apps *apps, struct error *err)
 	if (fuse_session_mount(apps->session, path) != 0)
 		return error_set(err, -EIO, "libfuse refused the descriptor");
 	return 0;
+}
+
+/* Each worker is told what the kernel can do by the same bytes. The kernel takes the
+ * first reply; a later one gets ENOENT, which libfuse ignores. */
+static int session_init(struct apps *apps, struct error *err)
+{
+	const struct shared_session *from =
+		&apps->place.shared->sessions[apps->place.session];
+	cleanup(free_ptr) char *copy = malloc(SHARED_INIT_SIZE);
+	struct fuse_buf request = {.mem = copy, .size = from->init_size};
+
+	if (!copy)
+		return error_set(err, -ENOMEM, "not enough memory");
+	memcpy(copy, from->init, SHARED_INIT_SIZE);
+	fuse_session_process_buf(apps->session, &request);
+	if (fuse_session_exited(apps->session))
+		return error_set(err, -EPROTO, "the kernel's FUSE is too old");
+	return 0;
+}
+
+/* Have the kernel hand out again whatever was read and not answered, whoever read it
+ * (FUSE_NOTIFY_RESEND, Linux 6.9). */
+static bool resend(struct apps *apps)
+{
+	struct fuse_out_header notice = {.len = sizeof(notice), .error = NOTIFY_RESEND};
+
+	return !apps->place.shared->no_resend &&
+	       write(apps->mount->fd, &notice, sizeof(notice)) == sizeof(notice);
+}
+
+static void slot_recover(struct apps *apps, unsigned bank, unsigned number, bool clear)
+{
+	struct fuse_in_header *slot =
+		shared_slot(apps->place.shared, apps->place.session, bank, number);
+	struct fuse_buf request = {.size = slot->len};
+
+	if (request.size < sizeof(*slot) || request.size > SHARED_SLOT_SIZE)
+		return;
+	request.mem = malloc(request.size);
+	if (!request.mem)
+		return;
+	memcpy(request.mem, slot, request.size);
+	process(apps, &request);
+	free(request.mem);
+	if (clear)
+		slot_clear(slot);
+}
+
+void apps_recover(struct apps *apps)
+{
+	struct shared_bank *banks = apps->place.shared->banks;
+	bool resent = false, tried = false;
+
+	for (unsigned bank = 0; bank < SHARED_BANKS; bank++) {
+		int state = atomic_load(&banks[bank].state);
+
+		if (bank == apps->place.bank ||
+		    (state != BANK_DYING && state != BANK_DEAD))
+			continue;
+		if (!tried)
+			resent = resend(apps);
+		tried = true;
+		for (unsigned i = 0; i < SHARED_SLOTS && !resent; i++)
+			if (buffers_make())
+				slot_recover(apps, bank, i, state == BANK_DEAD);
+		if (state == BANK_DEAD)
+			atomic_store(&banks[bank].state, BANK_FREE);
+	}
+	buffers_free();
 }
 
 static void on_wake(int number)
@@ -468,18 +584,28 @@ static void thread_end(pthread_t thread)
 static void threads_join(struct apps *apps)
 {
 	for (size_t i = 0; i < apps->thread_count; i++)
-		thread_end(apps->threads[i]);
+		thread_end(apps->servers[i].thread);
 	apps->thread_count = 0;
 }
 
 static int threads_start(struct apps *apps, struct error *err)
 {
+	struct shared *shared = apps->place.shared;
+	unsigned bank = apps->place.bank, session = apps->place.session;
+
 	/* Without SA_RESTART: it shall interrupt. */
 	sigaction(WAKE_SIGNAL, &(struct sigaction){.sa_handler = on_wake}, NULL);
-	while (apps->thread_count < THREADS) {
-		int r = pthread_create(&apps->threads[apps->thread_count], NULL, serve,
-				       apps);
+	while (apps->thread_count < SHARED_SLOTS) {
+		unsigned number = (unsigned)apps->thread_count;
+		struct server *server = &apps->servers[number];
+		int r;
 
+		server->apps = apps;
+		server->slot = shared_slot(shared, session, bank, number);
+		server->busy_ms = &shared->banks[bank].busy_ms[session][number];
+		slot_clear(server->slot);
+		atomic_store(server->busy_ms, 0);
+		r = pthread_create(&server->thread, NULL, serve, server);
 		if (r)
 			return error_set(err, -r, "cannot start a thread: %s",
 					 strerror(r));
@@ -488,35 +614,27 @@ static int threads_start(struct apps *apps, struct error *err)
 	return 0;
 }
 
-int apps_start(const struct mount *mount, struct view *view, struct apps **ret,
-	       struct error *err)
+int apps_start(const struct mount *mount, struct view *view,
+	       const struct apps_place *place, struct apps **ret, struct error *err)
 {
 	struct apps *apps = calloc(1, sizeof(*apps));
-	struct stat st;
 	int r;
 
 	if (!apps)
 		return error_set(err, -ENOMEM, "not enough memory");
 	apps->mount = mount;
 	apps->view = view;
+	apps->place = *place;
 	r = session_make(apps, err);
 	if (r == 0)
+		r = session_init(apps, err);
+	if (r == 0)
 		r = threads_start(apps, err);
-	/* The first request through the mount: INIT has been answered before it. */
-	if (r == 0 && stat(mount->apps, &st) < 0)
-		r = error_set(err, -errno, "the new mount '%s' does not answer: %s",
-			      mount->apps, strerror(errno));
 	if (r < 0) {
-		/* Threads end with the unmount, which is the caller's. */
-		if (apps->thread_count == 0) {
-			if (apps->session)
-				fuse_session_destroy(apps->session);
-			free(apps);
-		} else {
-			*ret = apps;
-		}
+		apps_stop(apps);
 		return r;
 	}
+	apps_recover(apps);
 	mount_read_ahead(mount, READ_AHEAD);
 	*ret = apps;
 	return 0;
@@ -528,10 +646,12 @@ void apps_stop(struct apps *apps)
 		return;
 	/* Unmounted does not mean gone: a bind or an open file elsewhere keeps the file
 	 * system, and then no read of /dev/fuse ends by itself. Its users get ENOTCONN
-	 * when the descriptor is closed. */
-	fuse_session_exit(apps->session);
+	 * when the last descriptor is closed. */
+	if (apps->session)
+		fuse_session_exit(apps->session);
 	threads_join(apps);
-	fuse_session_destroy(apps->session);
+	if (apps->session)
+		fuse_session_destroy(apps->session);
 	free(apps);
 }
 
@@ -564,6 +684,36 @@ void apps_notify(struct apps *apps, const struct change *change)
 						  change->name, strlen(change->name));
 		fuse_lowlevel_notify_inval_inode(apps->session, change->app_node, 0, 0);
 		break;
+	}
+}
+
+/* Whether a path walk still finds nothing where the view has a name. */
+static bool is_missed(const struct apps *apps, const struct change *change)
+{
+	char path[PATH_MAX];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "%s/%s/%s", apps->mount->apps, change->app,
+		 change->name);
+	return lstat(path, &st) < 0;
+}
+
+void apps_notify_again(struct apps *apps, const struct change *change)
+{
+	switch (change->kind) {
+	case CHANGE_APP:
+		if (is_missed(apps, change))
+			forget_name(apps, VIEW_ROOT, change->app);
+		fuse_lowlevel_notify_inval_inode(apps->session, VIEW_ROOT, 0, 0);
+		/* It may have gone, which no row tells. */
+		forget_name(apps, change->app_node, CHANNEL_PREVIOUS);
+		break;
+	case CHANGE_VERSION:
+		if (is_missed(apps, change))
+			forget_name(apps, change->app_node, change->name);
+		break;
+	default:
+		apps_notify(apps, change);
 	}
 }
 

@@ -11,6 +11,7 @@
 #include "catalog.h"
 #include "error.h"
 #include "mount.h"
+#include "shared.h"
 #include "view.h"
 
 #include <stdatomic.h>
@@ -41,15 +42,29 @@ struct apps_counters {
 
 struct apps;
 
-/**
- * apps_start() - begin to serve a mounted file system
- * @mount, @view: borrowed
- * Returns when threads serve it. Return: 0; a negative errno.
- */
-int apps_start(const struct mount *mount, struct view *view, struct apps **ret,
-	       struct error *err);
+/** Where in the shared memory a worker serves. */
+struct apps_place {
+	struct shared *shared;
+	unsigned session, bank;
+};
 
-/** apps_stop() - after the unmount: waits for the threads and frees. NULL is allowed. */
+/**
+ * apps_start() - begin to serve a mounted file system, or go on where a predecessor ended
+ * @mount, @view: borrowed, but for the descriptor of @mount, which libfuse will close
+ * Returns when threads serve it, and requests that a predecessor had received and not
+ * answered are under way again. Return: 0; a negative errno.
+ */
+int apps_start(const struct mount *mount, struct view *view,
+	       const struct apps_place *place, struct apps **ret, struct error *err);
+
+/**
+ * apps_recover() - answer what workers that are gone had received
+ * Again when one has ended for good: until then it may still receive.
+ */
+void apps_recover(struct apps *apps);
+
+/** apps_stop() - let the threads finish what they have received, and free. NULL is
+ * allowed. */
 void apps_stop(struct apps *apps);
 
 /**
@@ -60,6 +75,13 @@ void apps_stop(struct apps *apps);
  * without any lock, and never from a thread that serves requests.
  */
 void apps_notify(struct apps *apps, const struct change *change);
+
+/**
+ * apps_notify_again() - as apps_notify(), for a change that may have been notified before
+ * Never drops a directory that may be in use, nor what is mounted below it: a version
+ * that appeared is looked up once more instead.
+ */
+void apps_notify_again(struct apps *apps, const struct change *change);
 
 /**
  * apps_held() - whether the kernel or a process still uses a version that the view hides

@@ -1,30 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * deployfsd: arguments, start, signals, end. With --job it is one of its own job
- * processes (cache/job.h).
+ * deployfsd: arguments, and which of its processes it is. Started by a user it becomes
+ * the supervisor (supervisor.h), which forks workers (worker.h); with --job it is one of
+ * the workers' job processes (cache/job.h).
  */
-#include "api.h"
-#include "cleanup.h"
 #include "config.h"
-#include "fd.h"
+#include "holdings.h"
 #include "job.h"
-#include "jobs.h"
 #include "log.h"
-#include "service.h"
+#include "supervisor.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <grp.h>
 #include <locale.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/resource.h>
-#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -49,8 +43,13 @@ static const char usage[] =
 
 struct arguments {
 	const char *config; /* NULL: the default, which may be missing */
-	bool check, job;
-	int exit; /* 0 or more: exit at once with this */
+	bool check, debug;
+	/* For ourselves, not in --help. */
+	bool job;
+	const char *inherit; /* descriptors of the process that has started us */
+	bool upgrade;
+	int layout; /* with --check: whether we could take over; -1: not asked */
+	int exit;   /* 0 or more: exit at once with this */
 };
 
 static void arguments_read(int argc, char **argv, struct arguments *ret)
@@ -60,6 +59,9 @@ static void arguments_read(int argc, char **argv, struct arguments *ret)
 		{"check", no_argument, NULL, 'k'},
 		{"debug", no_argument, NULL, 'd'},
 		{"job", no_argument, NULL, 'j'},
+		{"inherit", required_argument, NULL, 'i'},
+		{"upgrade", no_argument, NULL, 'u'},
+		{"layout", required_argument, NULL, 'l'},
 		{"version", no_argument, NULL, 'v'},
 		{"help", no_argument, NULL, 'h'},
 		{0},
@@ -67,7 +69,7 @@ static void arguments_read(int argc, char **argv, struct arguments *ret)
 	const char *from_environment = getenv("DEPLOYFS_CONFIG");
 	int option;
 
-	*ret = (struct arguments){.exit = -1};
+	*ret = (struct arguments){.exit = -1, .layout = -1};
 	if (from_environment && *from_environment)
 		ret->config = from_environment;
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -79,10 +81,20 @@ static void arguments_read(int argc, char **argv, struct arguments *ret)
 			ret->check = true;
 			break;
 		case 'd':
+			ret->debug = true;
 			log_init(LOG_LEVEL_DEBUG);
 			break;
 		case 'j':
 			ret->job = true;
+			break;
+		case 'i':
+			ret->inherit = optarg;
+			break;
+		case 'u':
+			ret->upgrade = true;
+			break;
+		case 'l':
+			ret->layout = atoi(optarg);
 			break;
 		case 'v':
 			puts("deployfsd " DEPLOYFS_VERSION);
@@ -134,94 +146,39 @@ static void environment_settle(void)
 	}
 }
 
-/* Signals that we take are read from a descriptor; all threads inherit the mask. */
-static int signals_open(void)
+static int run(struct config *config, bool debug)
 {
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGHUP);
-	pthread_sigmask(SIG_BLOCK, &set, NULL);
-	return signalfd(-1, &set, SFD_CLOEXEC);
-}
-
-/* Whether the signal ends us. */
-static bool signal_handle(struct service *service, int fd)
-{
-	struct signalfd_siginfo info;
+	struct holdings holdings;
 	struct error err = {0};
+	int r = holdings_find(config, &holdings, &err);
 
-	if (read(fd, &info, sizeof(info)) != sizeof(info))
-		return false;
-	if (info.ssi_signo == SIGHUP) {
-		if (service_reload(service, &err) < 0)
-			log_error("the old configuration stays: %s", err.text);
-		return false;
-	}
-	if (service_leave(service, false, &err) < 0) {
-		log_error("not ending: %s", err.text);
-		return false;
-	}
-	return true;
-}
-
-static void wait_for_end(struct service *service, int signals, int stop)
-{
-	struct pollfd fds[] = {{signals, POLLIN, 0}, {stop, POLLIN, 0}};
-
-	for (;;) {
-		if (poll(fds, 2, -1) < 0)
-			continue;
-		if (fds[1].revents)
-			return;
-		if (fds[0].revents && signal_handle(service, signals))
-			return;
-	}
-}
-
-static int serve(struct service *service, const char *runtime, const char *socket,
-		 int signals)
-{
-	cleanup(fd_close) int stop = eventfd(0, EFD_CLOEXEC);
-	struct error err = {0};
-	struct api *api;
-	int r = api_start(service, runtime, socket, stop, &api, &err);
-
-	if (r < 0) {
-		log_error("%s", err.text);
-		service_leave(service, true, NULL);
-		return r;
-	}
-	log_info("ready: version=%s mount=%s store=%s socket=%s", DEPLOYFS_VERSION,
-		 service->mount.base, service->store->path, socket);
-	wait_for_end(service, signals, stop);
-	jobs_stop(service->jobs);
-	api_stop(api);
-	return 0;
-}
-
-static int run(struct config *config)
-{
-	cleanup(fd_close) int signals = signals_open();
-	cleanup(free_ptr) char *runtime = strdup(config->runtime);
-	cleanup(free_ptr) char *socket = strdup(config->socket);
-	struct service *service;
-	struct error err = {0};
-	int r = runtime && socket ? service_start(config, &service, &err) : -ENOMEM;
-
+	/* The worker that we find may be of another program than we are: replace it. */
+	if (r > 0)
+		return supervisor_run(&holdings, config, SUPERVISOR_UPGRADE);
+	if (r == 0)
+		r = holdings_make(config, debug, &holdings, &err);
 	if (r < 0) {
 		log_error("cannot start: %s", err.text);
 		config_free(config);
 		return r == -EBUSY ? EXIT_CONFLICT : EXIT_FAILURE;
 	}
-	r = serve(service, runtime, socket, signals);
-	service_free(service);
-	if (r < 0)
-		return r == -EBUSY ? EXIT_CONFLICT : EXIT_FAILURE;
-	log_info("ended");
-	return EXIT_SUCCESS;
+	return supervisor_run(&holdings, config, SUPERVISOR_FIRST);
+}
+
+/* Started by ourselves: everything is there. */
+static int go_on(const struct arguments *arguments)
+{
+	struct holdings holdings;
+	struct error err = {0};
+
+	if (holdings_inherit(arguments->inherit, &holdings, &err) < 0) {
+		log_error("cannot take over: %s", err.text);
+		return EXIT_FAILURE;
+	}
+	if (holdings.shared->debug)
+		log_init(LOG_LEVEL_DEBUG);
+	return supervisor_run(&holdings, NULL,
+			      arguments->upgrade ? SUPERVISOR_UPGRADE : SUPERVISOR_NEXT);
 }
 
 int main(int argc, char **argv)
@@ -234,6 +191,14 @@ int main(int argc, char **argv)
 		return arguments.exit;
 	if (arguments.job)
 		return job_main();
+	if (arguments.layout >= 0 && arguments.layout != SHARED_LAYOUT) {
+		puts("it cannot take over from the program that runs: restart deployfsd");
+		return EXIT_FAILURE;
+	}
+	if (arguments.inherit) {
+		environment_settle();
+		return go_on(&arguments);
+	}
 	if (load_config(&arguments, &config) < 0)
 		return EXIT_USAGE;
 	if (arguments.check) {
@@ -247,5 +212,5 @@ int main(int argc, char **argv)
 		return EXIT_FAILURE;
 	}
 	environment_settle();
-	return run(config);
+	return run(config, arguments.debug);
 }

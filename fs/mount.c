@@ -260,6 +260,26 @@ int mount_apps(const char *base, struct mount *ret, struct error *err)
 	return 0;
 }
 
+int mount_adopt(const char *base, const char *apps, dev_t device, int fd,
+		struct mount *ret)
+{
+	struct mount m = {
+		.base = strdup(base),
+		.apps = strdup(apps),
+		.fd = fd,
+		.device = device,
+		.mounted = true,
+	};
+
+	if (!m.base || !m.apps) {
+		m.fd = -1;
+		mount_done(&m);
+		return -ENOMEM;
+	}
+	*ret = m;
+	return 0;
+}
+
 void mount_read_ahead(const struct mount *mount, unsigned kib)
 {
 	char path[96], text[16];

@@ -32,6 +32,14 @@ struct mount {
  */
 int mount_apps(const char *base, struct mount *ret, struct error *err);
 
+/**
+ * mount_adopt() - what another process has mounted, and is ours to serve now
+ * @fd: taken over; may be -1
+ * Return: 0; -ENOMEM.
+ */
+int mount_adopt(const char *base, const char *apps, dev_t device, int fd,
+		struct mount *ret);
+
 /** mount_read_ahead() - set the read-ahead of the mounted file system; needs INIT to be
  * done */
 void mount_read_ahead(const struct mount *mount, unsigned kib);

@@ -40,7 +40,15 @@ static void notify(struct service *s, const struct change_list *changes)
 		apps_notify(s->apps, &changes->changes[i]);
 }
 
-/* The end of every change: the catalog has committed (@r 0) and s->change is held. */
+/* Every change begins before the catalog commits. Who dies between the two leaves the
+ * count above 0, and its successor notifies for it. */
+static void change_begin(struct service *s)
+{
+	atomic_fetch_add(&s->place.shared->changing, 1);
+	pthread_mutex_lock(&s->change);
+}
+
+/* The end of every change: the catalog has committed (@r 0). */
 static int change_end(struct service *s, int r, const struct change_list *changes)
 {
 	if (r == 0)
@@ -48,6 +56,7 @@ static int change_end(struct service *s, int r, const struct change_list *change
 	pthread_mutex_unlock(&s->change);
 	if (r == 0)
 		notify(s, changes);
+	atomic_fetch_sub(&s->place.shared->changing, 1);
 	return r;
 }
 
@@ -58,7 +67,7 @@ int service_flip(struct service *s, const char *app, const char *channel,
 	cleanup(change_list_done) struct change_list changes = {0};
 	int r;
 
-	pthread_mutex_lock(&s->change);
+	change_begin(s);
 	r = catalog_flip(s->store->catalog, app, channel, version, who, reason, ret,
 			 &changes, err);
 	return change_end(s, r, &changes);
@@ -71,7 +80,7 @@ int service_rollback(struct service *s, const char *app, const char *channel,
 	cleanup(change_list_done) struct change_list changes = {0};
 	int r;
 
-	pthread_mutex_lock(&s->change);
+	change_begin(s);
 	r = catalog_rollback(s->store->catalog, app, channel, who, reason, ret, &changes,
 			     err);
 	return change_end(s, r, &changes);
@@ -83,7 +92,7 @@ int service_check_new(struct service *s, const char *app, const char *version,
 	cleanup(change_list_done) struct change_list changes = {0};
 	int r;
 
-	pthread_mutex_lock(&s->change);
+	change_begin(s);
 	r = catalog_check_new(s->store->catalog, app, version, sha256, &changes, err);
 	r = change_end(s, r, &changes);
 	*ret_shown = r == 0 && changes.count > 0;
@@ -95,7 +104,7 @@ int service_add(struct service *s, const struct version *version, struct error *
 	cleanup(change_list_done) struct change_list changes = {0};
 	int r;
 
-	pthread_mutex_lock(&s->change);
+	change_begin(s);
 	r = store_add(s->store, version, &changes, err);
 	return change_end(s, r, &changes);
 }
@@ -152,7 +161,7 @@ int service_hide(struct service *s, const char *app, const char *version,
 				 "something is mounted inside version '%s' of '%s', and "
 				 "would be lost: %s",
 				 version, app, text);
-	pthread_mutex_lock(&s->change);
+	change_begin(s);
 	r = catalog_hide(s->store->catalog, app, version, &changes, err);
 	return change_end(s, r, &changes);
 }
@@ -258,9 +267,7 @@ static int view_fill(struct service *s, struct error *err)
 	s->view = view_new(s->store->packs);
 	if (!s->view)
 		return error_set(err, -ENOMEM, "not enough memory");
-	r = catalog_settle(s->store->catalog, DEPLOYFS_VERSION, err);
-	if (r == 0)
-		r = catalog_each_change(s->store->catalog, show_one, s->view, err);
+	r = catalog_each_change(s->store->catalog, show_one, s->view, err);
 	if (r == 0)
 		r = catalog_each_leaf(s->store->catalog, remember_one, s->view, err);
 	return r;
@@ -297,60 +304,117 @@ void service_free(struct service *s)
 	free(s);
 }
 
-static int threads_start(struct service *s, struct error *err)
-{
-	s->jobs = jobs_new(s);
-	if (!s->jobs)
-		return error_set(err, -ENOMEM, "not enough memory");
-	return reaper_start(s, err);
-}
-
-static int start(struct service *s, const struct config *config, struct error *err)
-{
-	struct space space;
-	int r = store_open(config->store, true, &s->store, err);
-
-	if (r == 0)
-		r = view_fill(s, err);
-	if (r == 0)
-		r = mount_apps(config->mount, &s->mount, err);
-	if (r == 0)
-		r = apps_start(&s->mount, s->view, &s->apps, err);
-	if (r == 0)
-		r = threads_start(s, err);
-	if (r == 0)
-		service_space(s, &space, NULL);
-	return r;
-}
-
-int service_start(struct config *config, struct service **ret, struct error *err)
+struct service *service_new(struct config *config, const struct service_place *place)
 {
 	struct service *s = calloc(1, sizeof(*s));
-	int r;
 
 	if (!s)
-		return error_set(err, -ENOMEM, "not enough memory");
+		return NULL;
 	conditions_init(s);
+	s->place = *place;
 	s->mount.fd = -1;
 	s->started_ms = clock_monotonic_ms();
 	s->origins = origins_new();
 	if (!s->origins || config_take(s, config) < 0) {
 		service_free(s);
-		return error_set(err, -ENOMEM, "not enough memory");
+		return NULL;
 	}
-	r = start(s, config, err);
-	if (r < 0) {
-		struct config_use *use = s->config;
+	return s;
+}
 
-		/* The configuration stays the caller's. */
-		s->config = NULL;
-		free(use);
-		mount_leave(&s->mount, true, NULL);
-		service_free(s);
+int service_serve(struct service *s, struct error *err)
+{
+	const struct shared_session *session =
+		&s->place.shared->sessions[s->place.session];
+	const struct apps_place place = {s->place.shared, s->place.session,
+					 s->place.bank};
+	int r = 0;
+
+	if (!s->store)
+		r = store_open(s->config->config->store, STORE_SERVE, &s->store, err);
+	if (r == 0)
+		r = view_fill(s, err);
+	if (r < 0)
 		return r;
-	}
-	*ret = s;
+	r = mount_adopt(s->place.shared->base, session->path, session->device,
+			s->place.fuse_fd, &s->mount);
+	if (r < 0)
+		return error_set(err, r, "not enough memory");
+	return apps_start(&s->mount, s->view, &place, &s->apps, err);
+}
+
+/* What the catalog says of itself, and what the kernel may have of before. */
+static int settle(struct service *s, struct error *err)
+{
+	cleanup(change_list_done) struct change_list changes = {0};
+	int r;
+
+	change_begin(s);
+	r = catalog_settle(s->store->catalog, DEPLOYFS_VERSION, &changes, err);
+	if (r == 0 && s->view)
+		show(s, &changes);
+	pthread_mutex_unlock(&s->change);
+	if (r == 0 && s->apps)
+		notify(s, &changes);
+	atomic_fetch_sub(&s->place.shared->changing, 1);
+	return r;
+}
+
+int service_own(struct service *s, bool wait, struct error *err)
+{
+	int r;
+
+	if (s->store)
+		r = store_own(s->store, wait, err);
+	else
+		r = store_open(s->config->config->store, wait ? STORE_WAIT : STORE_OWN,
+			       &s->store, err);
+	return r == 0 ? settle(s, err) : r;
+}
+
+static int notify_again(void *context, const struct change *change)
+{
+	struct service *s = context;
+
+	apps_notify_again(s->apps, change);
 	return 0;
+}
+
+int service_begin(struct service *s, struct error *err)
+{
+	uint32_t changing = atomic_load(&s->place.shared->changing);
+	struct space space;
+	int r = 0;
+
+	if (changing) {
+		log_info("notifying the kernel again: changes were under way");
+		r = catalog_each_change(s->store->catalog, notify_again, s, err);
+		atomic_fetch_sub(&s->place.shared->changing, changing);
+	}
+	if (r == 0) {
+		s->jobs = jobs_new(s);
+		if (!s->jobs)
+			return error_set(err, -ENOMEM, "not enough memory");
+		r = reaper_start(s, err);
+	}
+	if (r == 0)
+		service_space(s, &space, NULL);
+	return r;
+}
+
+void service_finish(struct service *s)
+{
+	reaper_stop(s);
+	jobs_stop(s->jobs);
+	jobs_free(s->jobs);
+	s->jobs = NULL;
+	store_release(s->store);
+}
+
+void service_recover(struct service *s)
+{
+	if (s->apps)
+		apps_recover(s->apps);
 }
 
 int service_leave(struct service *s, bool force, struct error *err)
@@ -359,6 +423,8 @@ int service_leave(struct service *s, bool force, struct error *err)
 
 	pthread_mutex_lock(&s->leave);
 	r = mount_leave(&s->mount, force, err);
+	if (r == 0)
+		atomic_store(&s->place.shared->ended, true);
 	pthread_mutex_unlock(&s->leave);
 	return r;
 }

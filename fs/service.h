@@ -12,6 +12,7 @@
 #include "config.h"
 #include "error.h"
 #include "mount.h"
+#include "shared.h"
 #include "space.h"
 #include "store.h"
 #include "view.h"
@@ -25,7 +26,15 @@
 struct jobs;
 struct origins;
 
+/** Where a worker finds what the supervisor holds. */
+struct service_place {
+	struct shared *shared;
+	unsigned session, bank;
+	int fuse_fd; /* of the session; taken over by service_serve() */
+};
+
 struct service {
+	struct service_place place;
 	struct store *store;
 	struct view *view;
 	struct mount mount;
@@ -60,11 +69,41 @@ struct config_use {
 };
 
 /**
- * service_start() - open the store, mount, serve
- * @config: taken over on success
- * Return: 0; what store_open(), mount_apps() and apps_start() give.
+ * service_new() - nothing is opened yet
+ * @config: taken over
+ * Return: NULL when out of memory; then @config stays the caller's.
  */
-int service_start(struct config *config, struct service **ret, struct error *err);
+struct service *service_new(struct config *config, const struct service_place *place);
+
+/**
+ * service_serve() - answer the kernel
+ * Without service_own() before it, as a successor of a worker that died: reads the
+ * catalog, writes nothing. As short as it can be: this is the pause that containers see.
+ * Return: 0; what the catalog and apps_start() give.
+ */
+int service_serve(struct service *service, struct error *err);
+
+/**
+ * service_own() - take the store for writing: lock it, sweep what was left behind
+ * @wait: for a predecessor that is about to end
+ * Return: 0; what store_open() gives.
+ */
+int service_own(struct service *service, bool wait, struct error *err);
+
+/**
+ * service_begin() - after both: notify again where a predecessor may have died before it
+ * could, begin to work on jobs and removals
+ */
+int service_begin(struct service *service, struct error *err);
+
+/**
+ * service_finish() - for a successor of another program: put everything down but reading
+ * Requests of the API have ended before. The store's lock is free afterwards.
+ */
+void service_finish(struct service *service);
+
+/** service_recover() - a predecessor is gone now, see apps_recover() */
+void service_recover(struct service *service);
 
 /**
  * service_leave() - unmount

@@ -39,7 +39,7 @@ group_packages() {
 		printf '%s\n' meson ninja-build pkg-config gcc libc6-dev scdoc \
 			libarchive-dev zlib1g-dev libcurl4-openssl-dev libnfs-dev libsqlite3-dev \
 			libxxhash-dev libbz2-dev liblzma-dev libssl-dev libmicrohttpd-dev libjansson-dev libcyaml-dev \
-			libyaml-dev libzstd-dev libcmocka-dev
+			libyaml-dev libzstd-dev libsystemd-dev libcmocka-dev
 		if [ "$(debian_release)" -ge 13 ]; then
 			echo libfuse3-dev
 		fi

@@ -247,6 +247,28 @@ def ended(process, timeout_s):
         return False
 
 
+def alive(pid):
+    """Whether a process runs; a zombie that nobody has waited for does not."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return pid > 0 and status.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def signal_pid(pid, number):
+    with contextlib.suppress(ProcessLookupError):
+        if pid > 0:
+            os.kill(pid, number)
+
+
+def kill_all(pids):
+    """None of them gets to see that another one died."""
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in pids:
+            signal_pid(pid, number)
+
+
 class Daemon:
     """deployfsd with config, store, runtime and mount below @folder."""
 
@@ -306,11 +328,35 @@ class Daemon:
         self.process = None
         assert code == 0, f"deployfsd ended with {code}:\n{self.log_tail()}"
 
+    def processes(self):
+        """The pids of the supervisor and of the worker, 0 for one that is not there."""
+        try:
+            said = json.loads((self.runtime / "supervisor.json").read_text())
+        except OSError:
+            return 0, 0
+        return said["pid"], said["worker"]
+
+    def worker(self):
+        """The pid of the process that does the work, once there is one."""
+        return wait_until(lambda: self.processes()[1], "there is a worker")
+
+    def supervisor(self):
+        return self.processes()[0]
+
+    def kill_worker(self, number=signal.SIGKILL):
+        """Its supervisor starts the next one at once."""
+        os.kill(self.worker(), number)
+        self.commands.append(f"kill -{int(number)} $(pgrep deployfs-worker)")
+
+    def recover(self):
+        """After a kill of the worker: return when the next one answers."""
+        wait_until(self.answers, "deployfsd answers again")
+
     def kill(self):
-        """SIGKILL: the mount stays, dead."""
-        self.process.kill()
+        """SIGKILL to all at once: the mount stays, dead."""
+        kill_all([*self.processes(), self.process.pid])
         self.process.wait()
-        self.commands.append("kill -9 $!; wait $!")
+        self.commands.append("killall -9 deployfsd deployfs-worker; wait $!")
         self.process = None
 
     def restart(self):
@@ -319,13 +365,15 @@ class Daemon:
 
     def cleanup(self):
         """End it however it is, and leave nothing mounted."""
-        if self.process and self.process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                self.process.send_signal(signal.SIGCONT)
-                self.process.terminate()
-            if not ended(self.process, 10):
-                self.process.kill()
-                self.process.wait()
+        pids = [*self.processes(), self.process.pid if self.process else 0]
+        if self.supervisor() and alive(self.supervisor()):
+            signal_pid(self.worker(), signal.SIGCONT)
+            signal_pid(self.supervisor(), signal.SIGTERM)
+            with contextlib.suppress(TimeoutError):
+                wait_until(lambda: not any(map(alive, pids)), "it has ended", 10)
+        kill_all([*pids, *self.processes()])
+        if self.process:
+            self.process.wait()
         self.process = None
         for place in mounts_below(self.folder):
             subprocess.run(["umount", "-l", place], check=False, capture_output=True)

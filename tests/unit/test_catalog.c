@@ -501,8 +501,10 @@ static void state_after_a_restart_is_told_as_changes(void **state)
 	assert_int_equal(flip(site, "1.0"), 0);
 	assert_int_equal(hide(site, "1.1"), 0);
 	reopen_catalog(site);
-	assert_int_equal(catalog_settle(site->catalog, "0.9", &site->err), 0);
-	assert_int_equal(catalog_settle(site->catalog, "0.9", &site->err), 0);
+	assert_int_equal(catalog_settle(site->catalog, "0.9", &site->changes, &site->err),
+			 0);
+	assert_int_equal(catalog_settle(site->catalog, "0.9", &site->changes, &site->err),
+			 0);
 	assert_int_equal(catalog_each_change(site->catalog, collect_change, &all, NULL),
 			 0);
 	change_list_done(&site->changes);

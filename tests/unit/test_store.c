@@ -99,7 +99,7 @@ static void shell(const char *format, ...)
 
 static void open_store(struct site *site)
 {
-	if (store_open(site->store_path, true, &site->store, &site->err) < 0)
+	if (store_open(site->store_path, STORE_OWN, &site->store, &site->err) < 0)
 		fail_msg("%s", site->err.text);
 }
 
@@ -664,7 +664,7 @@ static void store_that_lost_its_catalog_is_refused_with_its_packs_whole(void **s
 	site->store = NULL;
 	shell("mkdir '%s/away' && mv '%s'/catalog.db* '%s/away'", site->dir,
 	      site->store_path, site->dir);
-	assert_int_equal(store_open(site->store_path, true, &other, &site->err),
+	assert_int_equal(store_open(site->store_path, STORE_OWN, &other, &site->err),
 			 -EBADMSG);
 	assert_non_null(strstr(site->err.text, "catalog.db"));
 	assert_null(other);
@@ -679,13 +679,15 @@ static void second_daemon_is_told_who_has_the_store(void **state)
 	struct store *other = NULL;
 	char pid[32];
 
-	assert_int_equal(store_open(site->store_path, true, &other, &site->err), -EBUSY);
+	assert_int_equal(store_open(site->store_path, STORE_OWN, &other, &site->err),
+			 -EBUSY);
 	assert_null(other);
 	snprintf(pid, sizeof(pid), "(pid %d)", (int)getpid());
 	assert_non_null(strstr(site->err.text, pid));
-	assert_int_equal(store_open(site->store_path, false, &other, &site->err), 0);
+	assert_int_equal(store_open(site->store_path, STORE_READ, &other, &site->err), 0);
 	store_close(other);
-	assert_int_equal(store_open(site->store_path, true, &other, &site->err), -EBUSY);
+	assert_int_equal(store_open(site->store_path, STORE_OWN, &other, &site->err),
+			 -EBUSY);
 	reopen_store(site);
 }
 
@@ -697,10 +699,12 @@ static void store_that_others_can_change_is_refused(void **state)
 	store_close(site->store);
 	site->store = NULL;
 	shell("chmod 770 '%s'", site->store_path);
-	assert_int_equal(store_open(site->store_path, true, &other, &site->err), -EPERM);
+	assert_int_equal(store_open(site->store_path, STORE_OWN, &other, &site->err),
+			 -EPERM);
 	shell("chmod 700 '%s' && ln -s store '%s/link'", site->store_path, site->dir);
 	snprintf(site->store_path, sizeof(site->store_path), "%s/link", site->dir);
-	assert_int_equal(store_open(site->store_path, true, &other, &site->err), -EPERM);
+	assert_int_equal(store_open(site->store_path, STORE_OWN, &other, &site->err),
+			 -EPERM);
 	assert_null(other);
 }
 

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * holdings.h - what a supervisor holds for its workers, and how it comes to it
+ *
+ * Names: "state" the shared memory, "api" the listening socket, "fuse-NAME" /dev/fuse of
+ * a session, "keepN" what a worker had kept.
+ */
+#pragma once
+
+#include "config.h"
+#include "error.h"
+#include "inherit.h"
+#include "shared.h"
+
+#include <stdbool.h>
+
+struct holdings {
+	struct shared *shared;
+	struct inherit list;
+};
+
+/**
+ * holdings_make() - mount, read the kernel's FUSE_INIT, make the socket: a first start
+ * Return: 0; -EBUSY somebody is mounted there or listens; what mount(2) gives. On failure
+ * nothing stays.
+ */
+int holdings_make(const struct config *config, bool debug, struct holdings *ret,
+		  struct error *err);
+
+/** holdings_inherit() - from --inherit. Return: 0; -EPROTO another layout; -EINVAL. */
+int holdings_inherit(const char *text, struct holdings *ret, struct error *err);
+
+/**
+ * holdings_find() - from systemd's FDSTORE, or from a worker whose supervisor is gone
+ * Return: 1 found; 0 there is nothing to take over; -EBUSY another supervisor lives.
+ */
+int holdings_find(const struct config *config, struct holdings *ret, struct error *err);
+
+/** holdings_publish() - tell <runtime>/holder and systemd where they are; best effort */
+void holdings_publish(const struct holdings *holdings, pid_t worker);
+
+/** holdings_end() - after the unmount: remove what lies in the runtime directory, close
+ */
+void holdings_end(struct holdings *holdings);
+
+/** holdings_unmount() - of a first start that came to nothing */
+void holdings_unmount(struct holdings *holdings);

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "process.h"
+
+#include "cleanup.h"
+#include "fd.h"
+#include "log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#ifndef PIDFD_THREAD
+#define PIDFD_THREAD O_EXCL /* Linux 6.9, newer than Debian 12's headers */
+#endif
+
+static int pidfd_open_flags(pid_t pid, unsigned flags)
+{
+	int fd = (int)syscall(SYS_pidfd_open, pid, flags);
+
+	return fd < 0 ? -errno : fd;
+}
+
+int process_open(pid_t pid)
+{
+	return pid > 0 ? pidfd_open_flags(pid, 0) : -ESRCH;
+}
+
+int process_open_leader(pid_t pid)
+{
+	return pidfd_open_flags(pid, PIDFD_THREAD);
+}
+
+/* One field of /proc/PID/status. */
+static bool status_field(pid_t pid, const char *field, char *text, size_t size)
+{
+	cleanup(free_ptr) char *content = NULL;
+	char path[64];
+	const char *at;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	if (file_read(path, 65536, &content, NULL) < 0)
+		return false;
+	at = strstr(content, field);
+	if (!at)
+		return false;
+	at += strlen(field);
+	at += strspn(at, ":\t ");
+	snprintf(text, size, "%.*s", (int)strcspn(at, "\n"), at);
+	return true;
+}
+
+bool process_leader_gone(pid_t pid)
+{
+	char state[32];
+
+	return !status_field(pid, "\nState", state, sizeof(state)) || state[0] == 'Z' ||
+	       state[0] == 'X';
+}
+
+bool process_traced(pid_t pid)
+{
+	char tracer[32];
+
+	return status_field(pid, "\nTracerPid", tracer, sizeof(tracer)) &&
+	       strcmp(tracer, "0") != 0;
+}
+
+int process_exec_supervisor(const char *program, const struct inherit *list, bool upgrade)
+{
+	char text[INHERIT_TEXT_SIZE];
+	sigset_t none;
+
+	inherit_pass(list);
+	inherit_format(list, text);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	/* The upgrade is the last argument, if at all. */
+	execl(program, "deployfsd", "--inherit", text, upgrade ? "--upgrade" : NULL,
+	      (char *)NULL);
+	return -errno;
+}
+
+int process_supervisor(const struct shared *shared, const struct inherit *list,
+		       struct error *err)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (pid < 0)
+		return error_set(err, -errno, "cannot start the supervisor again: %s",
+				 strerror(errno));
+	if (pid == 0) {
+		/* Only async-signal-safe calls but for snprintf: we have threads. */
+		setsid();
+		if (fork() == 0)
+			process_exec_supervisor("/proc/self/exe", list, false);
+		_exit(0);
+	}
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	log_info("started the supervisor again");
+	return 0;
+}
+
+void process_protect(int oom_score_adj, bool dumpable)
+{
+	cleanup(fd_close) int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+	char text[16];
+	int size = snprintf(text, sizeof(text), "%d", oom_score_adj);
+
+	if (fd < 0 || write(fd, text, (size_t)size) < 0)
+		log_debug("cannot set the score for the out-of-memory killer: %s",
+			  strerror(errno));
+	prctl(PR_SET_DUMPABLE, dumpable);
+}

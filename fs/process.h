@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * process.h - watching other processes, and starting the supervisor anew
+ */
+#pragma once
+
+#include "error.h"
+#include "inherit.h"
+#include "shared.h"
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+/** process_open() - a pidfd, readable when the whole process has ended; -errno */
+int process_open(pid_t pid);
+
+/**
+ * process_open_leader() - a pidfd, readable when its first thread has ended
+ * A worker that was killed while the kernel has it wait for a request's answer keeps
+ * that one thread until a successor answers: waiting for the whole process would be
+ * waiting for ourselves.
+ * Return: -EINVAL on Linux before 6.9; see process_leader_gone() then.
+ */
+int process_open_leader(pid_t pid);
+
+/** process_leader_gone() - whether the first thread is a zombie, or the process gone */
+bool process_leader_gone(pid_t pid);
+
+/** process_traced() - whether a debugger has it: it may stand still for any time */
+bool process_traced(pid_t pid);
+
+/**
+ * process_supervisor() - start a supervisor that holds the same descriptors
+ * It is nobody's child. Return: 0 when it was started; a negative errno.
+ */
+int process_supervisor(const struct shared *shared, const struct inherit *list,
+		       struct error *err);
+
+/** process_exec_supervisor() - become one; returns only on failure, with -errno */
+int process_exec_supervisor(const char *program, const struct inherit *list,
+			    bool upgrade);
+
+/** process_protect() - the out-of-memory killer's score, and no core dump: it might be
+ * written into our own mount */
+void process_protect(int oom_score_adj, bool dumpable);

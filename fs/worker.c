@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The main thread beats, and waits for signals; a second one brings the service up, so
+ * that nothing that it may have to wait for looks like a hang.
+ *
+ *   starting → serving → ready → finished → (quit)
+ *
+ * SIGTERM, SIGINT unmount and end. SIGUSR1: look at the supervisor's words. SIGHUP:
+ * upgrade.
+ */
+#include "worker.h"
+
+#include "api.h"
+#include "cleanup.h"
+#include "clock.h"
+#include "fd.h"
+#include "jobs.h"
+#include "log.h"
+#include "process.h"
+#include "service.h"
+#include "upgrade.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#define BEAT_MS       500
+#define FINISH_MS     8000  /* for requests that are being answered */
+#define SYSTEMD_MS    30000 /* for systemd to start the supervisor again */
+#define EXIT_CONFLICT 4
+
+struct worker {
+	const struct worker_start *start;
+	struct shared *shared;
+	struct shared_worker *words;
+	struct config *config; /* until the service takes it */
+	struct service *service;
+	struct api *api;
+	int signals, stop, supervisor_fd;
+	pid_t supervisor;
+	uint64_t alone_ms; /* since when there is no supervisor; 0: there is one */
+	pthread_t beginner;
+	sem_t looked;      /* posted whenever the supervisor has said something */
+	atomic_int failed; /* a negative errno: could not start */
+};
+
+static void set_stage(struct worker *w, enum worker_stage stage)
+{
+	atomic_store(&w->words->stage, stage);
+	kill(atomic_load(&w->shared->supervisor), SIGUSR1);
+}
+
+static int config_read(struct worker *w)
+{
+	const char *path = w->shared->config;
+	struct error err = {0};
+	int r = config_load(*path ? path : CONFIG_PATH_DEFAULT, *path != '\0', &w->config,
+			    &err);
+
+	if (r == 0)
+		return 0;
+	log_error("%s", err.text);
+	if (!w->start->config)
+		return r;
+	log_error("going on with the configuration of before: correct the file");
+	w->config = w->start->config;
+	return 0;
+}
+
+static bool predecessor_serves(const struct worker *w)
+{
+	for (unsigned i = 0; i < SHARED_BANKS; i++)
+		if (i != w->start->bank && atomic_load(&w->shared->workers[i].pid) &&
+		    atomic_load(&w->shared->workers[i].stage) == STAGE_FINISHED)
+			return true;
+	return false;
+}
+
+/* From here on only we answer the kernel: what we change nobody else can contradict. */
+static void wait_for_predecessor(struct worker *w)
+{
+	while (w->start->reason == WORKER_UPGRADED && predecessor_serves(w))
+		sem_wait(&w->looked);
+}
+
+static int begin(struct worker *w, struct error *err)
+{
+	bool died = w->start->reason == WORKER_DIED;
+	int r = died ? 0 : service_own(w->service, w->start->reason != WORKER_FIRST, err);
+
+	if (r == 0)
+		r = service_serve(w->service, err);
+	if (r < 0)
+		return r;
+	set_stage(w, STAGE_SERVING);
+	wait_for_predecessor(w);
+	if (died)
+		r = service_own(w->service, true, err);
+	if (r == 0)
+		r = service_begin(w->service, err);
+	if (r == 0)
+		r = api_start(w->service, inherit_find(&w->start->holdings->list, "api"),
+			      w->stop, &w->api, err);
+	return r;
+}
+
+static void *beginner_main(void *context)
+{
+	struct worker *w = context;
+	struct error err = {0};
+	int r = begin(w, &err);
+
+	if (r < 0) {
+		log_error("cannot start: %s", err.text);
+		atomic_store(&w->failed, r);
+		eventfd_write(w->stop, 1);
+		return NULL;
+	}
+	set_stage(w, STAGE_READY);
+	log_info("ready: version=%s mount=%s store=%s socket=%s generation=%u",
+		 DEPLOYFS_VERSION, w->shared->base, w->service->store->path,
+		 w->shared->socket, atomic_load(&w->shared->generation));
+	return NULL;
+}
+
+/* Put everything down for the successor but the reading. */
+static void finish(struct worker *w)
+{
+	if (atomic_load(&w->words->stage) != STAGE_READY)
+		return;
+	jobs_stop(w->service->jobs);
+	api_finish(w->api, clock_monotonic_ms() + FINISH_MS);
+	w->api = NULL;
+	service_finish(w->service);
+	set_stage(w, STAGE_FINISHED);
+}
+
+static void supervisor_watch(struct worker *w)
+{
+	pid_t pid = atomic_load(&w->shared->supervisor);
+
+	if (pid == w->supervisor && w->supervisor_fd >= 0)
+		return;
+	fd_close(&w->supervisor_fd);
+	w->supervisor = pid;
+	w->supervisor_fd = process_open(pid);
+	if (w->supervisor_fd >= 0)
+		w->alone_ms = 0;
+}
+
+/* What the supervisor has said. True: quit. */
+static bool listen_to(struct worker *w)
+{
+	int order = atomic_load(&w->words->order);
+
+	supervisor_watch(w);
+	sem_post(&w->looked);
+	if (w->service)
+		service_recover(w->service);
+	if (order == ORDER_FINISH)
+		finish(w);
+	return order == ORDER_QUIT;
+}
+
+static void *upgrade_main(void *context)
+{
+	struct worker *w = context;
+	struct error err = {0};
+
+	if (upgrade_begin(w->shared, &err) < 0)
+		log_error("no upgrade: %s", err.text);
+	return NULL;
+}
+
+/* Trying the new program takes longer than a heartbeat may. */
+static void upgrade_later(struct worker *w)
+{
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, upgrade_main, w) == 0)
+		pthread_detach(thread);
+}
+
+/* Whether the signal ends us. */
+static bool signal_handle(struct worker *w)
+{
+	struct signalfd_siginfo info;
+	struct error err = {0};
+
+	if (read(w->signals, &info, sizeof(info)) != sizeof(info))
+		return false;
+	switch (info.ssi_signo) {
+	case SIGUSR1:
+		return listen_to(w);
+	case SIGHUP:
+		upgrade_later(w);
+		return false;
+	default:
+		if (atomic_load(&w->words->stage) != STAGE_READY) {
+			log_warning("not ending: still starting, try again");
+			return false;
+		}
+		if (service_leave(w->service, false, &err) == 0)
+			return true;
+		log_error("not ending: %s", err.text);
+		return false;
+	}
+}
+
+/* The supervisor is gone. Under systemd that starts it again; otherwise we do. One that
+ * has left for a new one to come is waited for. */
+static void supervisor_lost(struct worker *w)
+{
+	struct error err = {0};
+	uint64_t now_ms = clock_monotonic_ms();
+
+	fd_close(&w->supervisor_fd);
+	if (!w->alone_ms) {
+		w->alone_ms = now_ms;
+		if (!atomic_load(&w->shared->left))
+			log_warning("the supervisor (pid %d) is gone",
+				    (int)w->supervisor);
+	}
+	if (atomic_load(&w->shared->left) ||
+	    (getenv("NOTIFY_SOCKET") && now_ms - w->alone_ms < SYSTEMD_MS))
+		return;
+	w->alone_ms = now_ms;
+	if (process_supervisor(w->shared, &w->start->holdings->list, &err) < 0)
+		log_error("%s", err.text);
+}
+
+/* Until somebody has us end. */
+static void loop(struct worker *w)
+{
+	for (;;) {
+		struct pollfd fds[] = {{w->signals, POLLIN, 0},
+				       {w->stop, POLLIN, 0},
+				       {w->supervisor_fd, POLLIN, 0}};
+
+		atomic_store(&w->words->beat_ms, clock_monotonic_ms());
+		poll(fds, 3, BEAT_MS);
+		if (fds[1].revents)
+			return;
+		if (fds[0].revents && signal_handle(w))
+			return;
+		supervisor_watch(w);
+		if (w->supervisor_fd < 0 || fds[2].revents)
+			supervisor_lost(w);
+	}
+}
+
+static int signals_open(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGUSR1);
+	pthread_sigmask(SIG_SETMASK, &set, NULL);
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+static int run(struct worker *w)
+{
+	const struct service_place place = {
+		.shared = w->shared,
+		.session = 0,
+		.bank = w->start->bank,
+		.fuse_fd = fcntl(inherit_find(&w->start->holdings->list, "fuse-apps"),
+				 F_DUPFD_CLOEXEC, 0),
+	};
+
+	w->service = service_new(w->config, &place);
+	if (!w->service || place.fuse_fd < 0 || w->signals < 0 || w->stop < 0) {
+		log_error("cannot start: not enough memory, or descriptors");
+		return -ENOMEM;
+	}
+	if (pthread_create(&w->beginner, NULL, beginner_main, w)) {
+		log_error("cannot start: cannot start a thread");
+		return -EAGAIN;
+	}
+	loop(w);
+	return atomic_load(&w->failed);
+}
+
+static int exit_code(int r)
+{
+	return r == -EBUSY ? EXIT_CONFLICT : EXIT_FAILURE;
+}
+
+int worker_main(const struct worker_start *start)
+{
+	struct worker w = {
+		.start = start,
+		.shared = start->holdings->shared,
+		.words = &start->holdings->shared->workers[start->bank],
+		.signals = signals_open(),
+		.stop = eventfd(0, EFD_CLOEXEC),
+		.supervisor_fd = -1,
+	};
+	int r;
+
+	prctl(PR_SET_NAME, "deployfs-worker");
+	sem_init(&w.looked, 0, 0);
+	atomic_store(&w.words->beat_ms, clock_monotonic_ms());
+	atomic_store(&w.words->pid, getpid());
+	supervisor_watch(&w);
+	r = config_read(&w);
+	if (r == 0)
+		r = run(&w);
+	if (r < 0) {
+		/* What is half up may be waiting for anything: no clean-up that waits
+		 * too. */
+		_exit(exit_code(r));
+	}
+	pthread_join(w.beginner, NULL);
+	if (w.service->jobs)
+		jobs_stop(w.service->jobs);
+	api_stop(w.api);
+	service_free(w.service);
+	if (atomic_load(&w.shared->ended))
+		log_info("ended");
+	return EXIT_SUCCESS;
+}
