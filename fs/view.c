@@ -22,7 +22,7 @@ struct name {
 	bool link; /* a channel; else a version */
 	uint64_t node;
 	uint64_t pack;   /* of a version */
-	uint64_t offset; /* in listings; ascending, never given again */
+	uint64_t offset; /* in listings: follows from the name, see name_offset() */
 };
 
 struct app {
@@ -31,7 +31,6 @@ struct app {
 	int64_t time_ns;
 	struct name *names; /* by offset */
 	size_t count, room;
-	uint64_t next_offset;
 };
 
 /* A channel symlink or a file of .deployfs/, of now or of before. */
@@ -216,7 +215,6 @@ static int app_add(struct view *view, const struct change *change)
 	}
 	app->node = change->app_node;
 	app->time_ns = change->app_time_ns;
-	app->next_offset = FIRST_ENTRY_OFFSET;
 	memmove(sorted + place + 1, sorted + place,
 		(view->app_count - place) * sizeof(sorted[0]));
 	sorted[place] = app;
@@ -288,6 +286,31 @@ static int leaf_add(struct view *view, const struct change *change, bool shown)
 	return 0;
 }
 
+/* A reader that is in the middle of a listing goes on after a restart, and over names
+ * that come and go: so an offset is the name's own (I3). Positive as a loff_t. */
+static uint64_t name_offset(const char *text)
+{
+	struct checksum sum = checksum_of(text, strlen(text));
+	uint64_t offset;
+
+	memcpy(&offset, sum.bytes, sizeof(offset));
+	return FIRST_ENTRY_OFFSET + (offset >> 2);
+}
+
+static struct name *name_insert(struct app *app, char *text)
+{
+	uint64_t offset = name_offset(text);
+	size_t at = app->count;
+
+	while (at > 0 && app->names[at - 1].offset > offset)
+		at--;
+	memmove(&app->names[at + 1], &app->names[at],
+		(app->count - at) * sizeof(app->names[0]));
+	app->count++;
+	app->names[at] = (struct name){.text = text, .offset = offset};
+	return &app->names[at];
+}
+
 static int name_set(struct view *view, const struct change *change, bool link)
 {
 	struct app *app = app_by_name(view, change->app);
@@ -304,8 +327,7 @@ static int name_set(struct view *view, const struct change *change, bool link)
 			free(text);
 			return -ENOMEM;
 		}
-		name = &app->names[app->count++];
-		*name = (struct name){.text = text, .offset = app->next_offset++};
+		name = name_insert(app, text);
 		view->version_count += !link;
 	}
 	name->link = link;
