@@ -89,11 +89,14 @@ static int try_program(const struct shared *shared, struct error *err)
 
 int upgrade_begin(struct shared *shared, struct error *err)
 {
+	static atomic_flag trying = ATOMIC_FLAG_INIT;
 	int r;
 
-	if (atomic_load(&shared->wishes) & WISH_UPGRADE)
+	if ((atomic_load(&shared->wishes) & WISH_UPGRADE) ||
+	    atomic_flag_test_and_set(&trying))
 		return error_set(err, -EBUSY, "an upgrade is under way");
 	r = try_program(shared, err);
+	atomic_flag_clear(&trying);
 	if (r < 0)
 		return r;
 	atomic_fetch_or(&shared->wishes, WISH_UPGRADE);

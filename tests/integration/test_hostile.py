@@ -180,7 +180,7 @@ def test_it_ends_though_clients_wait(place, path):
 
 
 def threads_of(daemon, name):
-    tasks = f"/proc/{daemon.process.pid}/task"
+    tasks = f"/proc/{daemon.worker()}/task"
     names = []
     for task in os.listdir(tasks):
         with contextlib.suppress(OSError), open(f"{tasks}/{task}/comm") as comm:
@@ -295,11 +295,11 @@ def test_listings_are_a_few_at_a_time(place):
 
 
 def job_processes(daemon):
-    found = []
+    found, worker = [], daemon.worker()
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError, IndexError):
             with open(f"/proc/{pid}/stat") as stat, open(f"/proc/{pid}/cmdline") as line:
-                if int(stat.read().rsplit(")", 1)[1].split()[1]) == daemon.process.pid and "--job" in line.read():
+                if int(stat.read().rsplit(")", 1)[1].split()[1]) == worker and "--job" in line.read():
                     found.append(int(pid))
     return found
 
@@ -534,12 +534,12 @@ def test_few_descriptors_are_enough_to_say_so(place):
     for version in ("1.0", "1.1"):
         daemon.run("fetch", "shop", version)
     daemon.run("flip", "shop", "1.1")
-    limit = len(os.listdir(f"/proc/{daemon.process.pid}/fd")) + 3
-    subprocess.run(["prlimit", "--pid", str(daemon.process.pid), f"--nofile={limit}:"], check=True)
+    limit = len(os.listdir(f"/proc/{daemon.worker()}/fd")) + 3
+    subprocess.run(["prlimit", "--pid", str(daemon.worker()), f"--nofile={limit}:"], check=True)
     daemon.ctl("fetch", "shop", "1.0")
     daemon.run("flip", "shop", "1.0")
     assert daemon.read("shop") == "1.0"
-    subprocess.run(["prlimit", "--pid", str(daemon.process.pid), "--nofile=1000:"], check=True)
+    subprocess.run(["prlimit", "--pid", str(daemon.worker()), "--nofile=1000:"], check=True)
     daemon.run("rollback", "shop")
     daemon.run("verify", "shop")
     daemon.stop()

@@ -56,13 +56,16 @@ def requests_of_a_warm_walk(daemon, files):
 
 def walks_while_stopped(daemon, files):
     """Whether a walk ends while the daemon cannot answer anything."""
-    daemon.process.send_signal(signal.SIGSTOP)
+    processes = daemon.processes()
+    for pid in processes:
+        os.kill(pid, signal.SIGSTOP)
     try:
         return walk(daemon.path("pyapp"), timeout_s=30) == files
     except subprocess.TimeoutExpired:
         return False
     finally:
-        daemon.process.send_signal(signal.SIGCONT)
+        for pid in processes[::-1]:
+            os.kill(pid, signal.SIGCONT)
 
 
 def test_a_second_walk_causes_no_request_and_needs_no_daemon(place, pyapp):
