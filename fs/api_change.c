@@ -228,7 +228,7 @@ static int check_words(const char *channel, const char *reason, struct error *er
 static void flip_log(const char *verb, const struct flip *flip, const char *who,
 		     const char *reason)
 {
-	if (flip->changed)
+	if (flip->changed && !flip->repeated)
 		log_info("%s: app=%s channel=%s generation=%llu from=%s to=%s who=%s "
 			 "reason='%s'",
 			 verb, flip->app, flip->channel,
@@ -254,7 +254,7 @@ int api_flip(struct api_request *request, json_t **ret, struct error *err)
 		return r;
 	api_who(request, who, sizeof(who));
 	r = service_flip(request->service, request->app, channel, version, who, reason,
-			 &flip, err);
+			 request->key, &flip, err);
 	if (r < 0)
 		return r;
 	flip_log("flip", &flip, who, reason);
@@ -277,8 +277,8 @@ int api_rollback(struct api_request *request, json_t **ret, struct error *err)
 	if (r < 0)
 		return r;
 	api_who(request, who, sizeof(who));
-	r = service_rollback(request->service, request->app, channel, who, reason, &flip,
-			     err);
+	r = service_rollback(request->service, request->app, channel, who, reason,
+			     request->key, &flip, err);
 	if (r < 0)
 		return r;
 	flip_log("rollback", &flip, who, reason);
@@ -290,7 +290,7 @@ static int set_pin(struct api_request *request, bool pinned, json_t **ret,
 		   struct error *err)
 {
 	int r = catalog_pin(request->service->store->catalog, request->app,
-			    request->version, pinned, err);
+			    request->version, pinned, request->key, err);
 
 	if (r < 0)
 		return r;
@@ -314,8 +314,8 @@ int api_remove(struct api_request *request, json_t **ret, struct error *err)
 	uint64_t freed;
 	bool removed;
 	char who[64];
-	int r = service_remove(request->service, request->app, request->version, &removed,
-			       &freed, err);
+	int r = service_remove(request->service, request->app, request->version,
+			       request->key, &removed, &freed, err);
 
 	if (r < 0)
 		return r;
