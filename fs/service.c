@@ -399,7 +399,7 @@ int service_begin(struct service *s, struct error *err)
 		atomic_fetch_sub(&s->place.shared->changing, changing);
 	}
 	if (r == 0) {
-		s->jobs = jobs_new(s);
+		s->jobs = jobs_new(s, NULL);
 		if (!s->jobs)
 			return error_set(err, -ENOMEM, "not enough memory");
 		r = reaper_start(s, err);
