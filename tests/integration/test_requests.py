@@ -8,6 +8,7 @@ import socket
 import subprocess
 import threading
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -81,7 +82,7 @@ def killed_at(daemon, calls, when=1):
             stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         def traced():
-            tasks = [(task / "status").read_text() for task in (daemon_proc(pid) / "task").iterdir()]
+            tasks = [(task / "status").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
             return all("TracerPid:\t0\n" not in task for task in tasks)
 
         deploy.wait_until(traced, "strace has all threads")
@@ -91,10 +92,6 @@ def killed_at(daemon, calls, when=1):
     finally:
         tracer.terminate()
         tracer.wait()
-
-
-def daemon_proc(pid):
-    return deploy.Path("/proc") / str(pid)
 
 
 # -- keys ----------------------------------------------------------------------------------
@@ -314,16 +311,20 @@ def test_what_was_committed_before_the_death_is_reported_as_brought(place, daemo
     assert daemon.json("fetch", "shop", "1.0", code=deploy.UNCHANGED)["job"]["result"]["changed"] is False
 
 
-def test_an_interrupted_import_says_what_to_do(place, daemon):
+def test_a_request_that_left_no_record_is_carried_out_by_the_repetition(place, daemon):
     package = place.origin.folder / "shop" / "shop-1.0.tar.gz"
-    with killed_at(daemon, ["renameat"], when=1):
-        reply = daemon.background("import", package, "--app", "shop", "--version", "1.0")
+    with killed_at(daemon, ["renameat"]):
+        process = daemon.background("import", package, "--app", "shop", "--version", "1.0")
     daemon.start()
-    # The first record was not written: the request is new for the successor.
-    assert finish(reply).code == 0
-    daemon.api("DELETE", "/v1/apps/shop/versions/1.0")
-    pack_in(daemon, {**record(kind="import", app="shop", version="1.1"), "id": 9})
-    assert "import it again" in ended_job(daemon, 9)["error"]["message"]
+    done = finish(process)
+    assert done.code == 0, done.text
+    assert [j["id"] for j in daemon.api("GET", "/v1/jobs").body["jobs"]] == [1]
+
+
+def test_an_interrupted_import_says_what_to_do(daemon):
+    restart_with(daemon, record(kind="import", app="shop"))
+    failed = ended_job(daemon, 7)
+    assert failed["state"] == "failed" and "import it again" in failed["error"]["message"]
 
 
 def record(**members):
@@ -333,7 +334,7 @@ def record(**members):
             "ended_ns": 0, "waiters": [], **members}
 
 
-def pack_in(daemon, *written):
+def restart_with(daemon, *written):
     """Kill the daemon, leave records (or bytes under a name) for the next one, start it."""
     folder = daemon.runtime / "jobs"
     daemon.kill()
@@ -367,7 +368,7 @@ def test_what_is_no_record_is_removed_with_a_warning(slow):
         "12.json": json.dumps(record(id=12, starts=-1)).encode(),
         "013.json": b"{}", "x": b"", ".14.json.tmp": b"{", "99999999999999999999.json": b"{}",
     }
-    pack_in(slow, *bad.items())
+    restart_with(slow, *bad.items())
     assert slow.api("GET", "/v1/jobs").body["jobs"] == []
     assert list((slow.runtime / "jobs").iterdir()) == []
     for name in bad:
@@ -380,7 +381,7 @@ def test_records_are_bounded(slow):
         return record(id=number, state="cancelled", ended_ns=1, stage="download", source=None, bytes=0, bytes_total=0,
                       warnings=[], result=None, error={"code": -125, "text": "cancelled"})
 
-    pack_in(slow, *[end(number) for number in range(1, 251)])
+    restart_with(slow, *[end(number) for number in range(1, 251)])
     jobs = slow.api("GET", "/v1/jobs").body["jobs"]
     assert [j["id"] for j in jobs] == list(range(250, 50, -1))
     fetch(slow)
@@ -388,7 +389,7 @@ def test_records_are_bounded(slow):
 
 
 def test_a_clean_stop_leaves_no_records(slow):
-    process = slow.background("fetch", "big", "1.0")
+    process = slow.background("fetch", "big", "1.0", env=dict(os.environ, DEPLOYCTL_PATIENCE="1"))
     wait_for_part(slow)
     assert (slow.runtime / "jobs").stat().st_mode & 0o777 == 0o700
     assert (slow.runtime / "jobs" / "1.json").stat().st_mode & 0o777 == 0o600
