@@ -590,18 +590,31 @@ int catalog_add_version(struct catalog *catalog, const struct version *version,
 }
 
 int catalog_pin(struct catalog *catalog, const char *app, const char *version,
-		bool pinned, struct error *err)
+		bool pinned, const char *key, struct error *err)
 {
 	cleanup(catalog_unlock) struct catalog *locked = catalog_lock(catalog);
+	cleanup(transaction_end) struct transaction tx = {0};
+	const char *verb = pinned ? "pin" : "unpin";
 	struct version known;
-	int r = version_find_present(catalog, app, version, &known, err);
+	struct app_row row;
+	int r = transaction_begin(catalog, &tx, err);
 
-	if (r < 0)
+	if (r == 0)
+		r = request_repeats(catalog, key, verb, app, version, err);
+	if (r != 0)
 		return r;
-	if (known.pinned == pinned)
-		return 0;
-	r = sql_run(catalog->db, err, "UPDATE version SET pinned = ?2 WHERE id = ?1",
-		    "ii", known.id, (int64_t)pinned);
+	r = version_find_present(catalog, app, version, &known, err);
+	if (r < 0 || known.pinned == pinned)
+		return r;
+	r = app_find(catalog, app, &row, err);
+	if (r == 0)
+		r = sql_run(catalog->db, err,
+			    "UPDATE version SET pinned = ?2 WHERE id = ?1", "ii",
+			    known.id, (int64_t)pinned);
+	if (r == 0)
+		r = request_add(catalog, key, row.id, "", known.id, verb, err);
+	if (r == 0)
+		r = transaction_commit(&tx, err);
 	return r < 0 ? r : 1;
 }
 
@@ -632,7 +645,7 @@ static int check_unused(struct catalog *catalog, const struct version *version,
 }
 
 int catalog_hide(struct catalog *catalog, const char *app, const char *version,
-		 struct change_list *changes, struct error *err)
+		 const char *key, struct change_list *changes, struct error *err)
 {
 	cleanup(catalog_unlock) struct catalog *locked = catalog_lock(catalog);
 	cleanup(transaction_end) struct transaction tx = {0};
@@ -643,7 +656,10 @@ int catalog_hide(struct catalog *catalog, const char *app, const char *version,
 	int r = transaction_begin(catalog, &tx, err);
 
 	if (r == 0)
-		r = version_find_present(catalog, app, version, &known, err);
+		r = request_repeats(catalog, key, "remove", app, version, err);
+	if (r != 0)
+		return r < 0 ? r : 0;
+	r = version_find_present(catalog, app, version, &known, err);
 	if (r == 0)
 		r = check_unused(catalog, &known, err);
 	if (r == 0)
@@ -664,6 +680,8 @@ int catalog_hide(struct catalog *catalog, const char *app, const char *version,
 	change->pack = known.pack;
 	change->time_ns = change->app_time_ns = now_ns;
 	r = settle(catalog, &row, now_ns, changes, err);
+	if (r == 0)
+		r = request_add(catalog, key, row.id, "", known.id, "remove", err);
 	if (r == 0)
 		r = transaction_commit(&tx, err);
 	return r;

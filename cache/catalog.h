@@ -141,9 +141,21 @@ int catalog_find_app(struct catalog *catalog, const char *app, struct error *err
 int catalog_find(struct catalog *catalog, const char *app, const char *version,
 		 struct version *ret, struct error *err);
 
+/*
+ * A change takes the key of the request that it is for, so that it is made once however
+ * often the request comes; NULL: it has none. A key that is there already changes
+ * nothing and gives the answer of the first time; the last 1000 are remembered. One that
+ * was used for another request: -EINVAL.
+ */
+#define REQUEST_KEY_MAX 64
+
+/** request_key_valid() - whether @key matches [A-Za-z0-9_-]{1,64} */
+bool request_key_valid(const char *key);
+
 /** What a flip or rollback has done. */
 struct flip {
 	bool changed;
+	bool repeated; /* it was done before: the changes are to be notified again only */
 	char app[NAME_LENGTH_MAX + 1];
 	char channel[NAME_LENGTH_MAX + 1];
 	char from[NAME_LENGTH_MAX + 1]; /* "": the channel is new */
@@ -162,7 +174,8 @@ struct flip {
  */
 int catalog_flip(struct catalog *catalog, const char *app, const char *channel,
 		 const char *version, const char *who, const char *reason,
-		 struct flip *ret, struct change_list *changes, struct error *err);
+		 const char *key, struct flip *ret, struct change_list *changes,
+		 struct error *err);
 
 /**
  * catalog_rollback() - flip to what was before, and mark what is left as bad
@@ -172,19 +185,19 @@ int catalog_flip(struct catalog *catalog, const char *app, const char *channel,
  * or channel, or nothing to go back to.
  */
 int catalog_rollback(struct catalog *catalog, const char *app, const char *channel,
-		     const char *who, const char *reason, struct flip *ret,
-		     struct change_list *changes, struct error *err);
+		     const char *who, const char *reason, const char *key,
+		     struct flip *ret, struct change_list *changes, struct error *err);
 
 /** catalog_pin() - Return: 1 changed; 0 was so; -ENOENT. */
 int catalog_pin(struct catalog *catalog, const char *app, const char *version,
-		bool pinned, struct error *err);
+		bool pinned, const char *key, struct error *err);
 
 /**
  * catalog_hide() - begin a removal
  * Return: 0; -ENOENT; -EBUSY when a channel, previous or a pin keeps it (says which).
  */
 int catalog_hide(struct catalog *catalog, const char *app, const char *version,
-		 struct change_list *changes, struct error *err);
+		 const char *key, struct change_list *changes, struct error *err);
 
 /** catalog_forget() - a hidden version whose data nobody holds: removed; its pack is to
  * be swept */

@@ -47,6 +47,35 @@ int app_find(struct catalog *catalog, const char *name, struct app_row *ret,
 int version_find_present(struct catalog *catalog, const char *app, const char *name,
 			 struct version *ret, struct error *err);
 
+/** What was done for a key. */
+struct request {
+	int64_t app;
+	char channel[NAME_LENGTH_MAX + 1]; /* "": no channel was moved */
+	int64_t number;                    /* generation; without a channel: version */
+	char note[512];
+};
+
+/* All of them inside the transaction of the change; a NULL @key is no key. */
+
+/** request_find() - Return: 1 with @ret filled; 0 the key is new; a negative errno. */
+int request_find(struct catalog *catalog, const char *key, struct request *ret,
+		 struct error *err);
+
+/** request_add() - remember it; the oldest is forgotten */
+int request_add(struct catalog *catalog, const char *key, int64_t app,
+		const char *channel, int64_t number, const char *note, struct error *err);
+
+/** request_other() - -EINVAL: the key stands for something else */
+int request_other(struct error *err);
+
+/**
+ * request_repeats() - whether a change of one version was made already
+ * @verb: what request_add() got as its note, with "" as the channel
+ * Return: 1; 0 the key is new; -EINVAL as request_other().
+ */
+int request_repeats(struct catalog *catalog, const char *key, const char *verb,
+		    const char *app, const char *version, struct error *err);
+
 /** nodes_take() - a range of node ids, inside a transaction */
 int nodes_take(struct catalog *catalog, uint64_t count, uint64_t *ret, struct error *err);
 

@@ -109,21 +109,25 @@ static int channel_target(struct catalog *catalog, int64_t app, const char *chan
 	return r < 0 ? r : 0;
 }
 
-/* What a rollback of the channel would choose; version 0: there is nothing. */
+#define NEWEST INT64_MAX
+
+/* What a rollback of the channel would choose; version 0: there is nothing. @number: the
+ * channel as it was with this generation. */
 static int go_back(struct catalog *catalog, int64_t app, const char *channel,
-		   struct target *ret, struct error *err)
+		   int64_t number, struct target *ret, struct error *err)
 {
 	cleanup(sql_finalize_ptr) sqlite3_stmt *row = NULL;
-	int r = sql_query(
-		catalog->db, &row, err,
-		"SELECT version.id, version.name FROM generation"
-		" JOIN version ON version.id = generation.to_version"
-		" WHERE generation.app = ?1 AND generation.channel = ?2"
-		" AND version.state = ?3 AND NOT version.bad"
-		" AND version.id <> (SELECT to_version FROM generation"
-		"  WHERE app = ?1 AND channel = ?2 ORDER BY number DESC LIMIT 1)"
-		" ORDER BY generation.number DESC LIMIT 1",
-		"iti", app, channel, (int64_t)VERSION_PRESENT);
+	int r = sql_query(catalog->db, &row, err,
+			  "SELECT version.id, version.name FROM generation"
+			  " JOIN version ON version.id = generation.to_version"
+			  " WHERE generation.app = ?1 AND generation.channel = ?2"
+			  " AND generation.number <= ?4"
+			  " AND version.state = ?3 AND NOT version.bad"
+			  " AND version.id <> (SELECT to_version FROM generation"
+			  "  WHERE app = ?1 AND channel = ?2 AND number <= ?4"
+			  "  ORDER BY number DESC LIMIT 1)"
+			  " ORDER BY generation.number DESC LIMIT 1",
+			  "itii", app, channel, (int64_t)VERSION_PRESENT, number);
 
 	*ret = (struct target){0};
 	if (r == 0)
@@ -142,7 +146,7 @@ static int settle_previous(struct catalog *catalog, const struct app_row *app,
 	int r = channel_target(catalog, app->id, CHANNEL_PREVIOUS, &is, err);
 
 	if (r == 0)
-		r = go_back(catalog, app->id, CHANNEL_DEFAULT, &should, err);
+		r = go_back(catalog, app->id, CHANNEL_DEFAULT, NEWEST, &should, err);
 	if (r < 0 || is.version == should.version)
 		return r;
 	if (should.version == 0)
@@ -288,7 +292,7 @@ static int generation_append(struct catalog *catalog, const struct app_row *app,
 /* The steps of a flip and of a rollback that are the same; inside a transaction. */
 static int point(struct catalog *catalog, const struct app_row *app, const char *channel,
 		 const char *verb, const struct target *from, const struct target *to,
-		 const char *who, const char *reason, struct flip *ret,
+		 const char *who, const char *reason, const char *key, struct flip *ret,
 		 struct change_list *changes, struct error *err)
 {
 	int64_t now_ns = clock_wall_ns();
@@ -302,7 +306,10 @@ static int point(struct catalog *catalog, const struct app_row *app, const char 
 	if (r == 0)
 		r = settle(catalog, app, now_ns, changes, err);
 	if (r == 0)
-		r = go_back(catalog, app->id, channel, &previous, err);
+		r = request_add(catalog, key, app->id, channel, (int64_t)ret->generation,
+				ret->note, err);
+	if (r == 0)
+		r = go_back(catalog, app->id, channel, NEWEST, &previous, err);
 	if (r < 0)
 		return r;
 	ret->changed = true;
@@ -352,9 +359,90 @@ static int clear_bad(struct catalog *catalog, const struct version *version,
 	return r;
 }
 
+/* The names that a change of the channel touched. Who did it may just be telling the
+ * kernel, or have died before: the reply to a repetition must not come before either. */
+static int retell(const struct app_row *app, const char *channel,
+		  struct change_list *changes, struct error *err)
+{
+	const struct change touched[] = {
+		{.kind = CHANGE_LINK, .app_node = app->node},
+		{.kind = CHANGE_LINK, .app_node = app->node},
+		{.kind = CHANGE_TEXT},
+	};
+	const char *const names[] = {channel, CHANNEL_PREVIOUS, "status.json"};
+
+	for (size_t i = 0; i < sizeof(touched) / sizeof(touched[0]); i++) {
+		struct change *change = change_add(changes, touched[i].kind);
+
+		if (!change)
+			return error_set(err, -ENOMEM, "not enough memory");
+		*change = touched[i];
+		snprintf(change->app, sizeof(change->app), "%s", app->name);
+		snprintf(change->name, sizeof(change->name), "%s", names[i]);
+	}
+	return 0;
+}
+
+/* What the generation of a request did, if it is the one that is asked for again. */
+static int generation_read(struct catalog *catalog, const struct request *request,
+			   const char *verb, const char *version, struct flip *ret,
+			   struct error *err)
+{
+	cleanup(sql_finalize_ptr) sqlite3_stmt *row = NULL;
+	int r = sql_query(
+		catalog->db, &row, err,
+		"SELECT (SELECT name FROM version WHERE id = from_version),"
+		" (SELECT name FROM version WHERE id = to_version)"
+		" FROM generation"
+		" WHERE app = ?1 AND channel = ?2 AND number = ?3 AND verb = ?4",
+		"itit", request->app, request->channel, request->number, verb);
+
+	if (r == 0)
+		r = sql_step_row(row, err);
+	if (r < 0)
+		return r;
+	if (r == 0)
+		return request_other(err);
+	sql_text(row, 0, ret->from, sizeof(ret->from));
+	sql_text(row, 1, ret->to, sizeof(ret->to));
+	return version && strcmp(version, ret->to) ? request_other(err) : 0;
+}
+
+/* The answer to a flip (@version) or rollback (NULL) that was made already: 1; 0 it was
+ * not. */
+static int point_again(struct catalog *catalog, const struct app_row *app,
+		       const char *channel, const char *verb, const char *version,
+		       const char *key, struct flip *ret, struct change_list *changes,
+		       struct error *err)
+{
+	struct request request;
+	struct target previous;
+	int r = request_find(catalog, key, &request, err);
+
+	if (r <= 0)
+		return r;
+	if (request.app != app->id || strcmp(request.channel, channel))
+		return request_other(err);
+	r = generation_read(catalog, &request, verb, version, ret, err);
+	if (r == 0)
+		r = go_back(catalog, app->id, channel, request.number, &previous, err);
+	if (r == 0)
+		r = retell(app, channel, changes, err);
+	if (r < 0)
+		return r;
+	ret->changed = ret->repeated = true;
+	ret->generation = (uint64_t)request.number;
+	memcpy(ret->app, app->name, sizeof(ret->app));
+	memcpy(ret->channel, request.channel, sizeof(ret->channel));
+	memcpy(ret->previous, previous.name, sizeof(ret->previous));
+	memcpy(ret->note, request.note, sizeof(ret->note));
+	return 1;
+}
+
 int catalog_flip(struct catalog *catalog, const char *app, const char *channel,
 		 const char *version, const char *who, const char *reason,
-		 struct flip *ret, struct change_list *changes, struct error *err)
+		 const char *key, struct flip *ret, struct change_list *changes,
+		 struct error *err)
 {
 	cleanup(catalog_unlock) struct catalog *locked = catalog_lock(catalog);
 	cleanup(transaction_end) struct transaction tx = {0};
@@ -367,7 +455,11 @@ int catalog_flip(struct catalog *catalog, const char *app, const char *channel,
 	if (r == 0)
 		r = app_find(catalog, app, &row, err);
 	if (r == 0)
-		r = check_channel(catalog, &row, channel, err);
+		r = point_again(catalog, &row, channel, "flip", version, key, ret,
+				changes, err);
+	if (r != 0)
+		return r < 0 ? r : 0;
+	r = check_channel(catalog, &row, channel, err);
 	if (r == 0)
 		r = version_find_present(catalog, app, version, &known, err);
 	if (r == 0)
@@ -379,8 +471,8 @@ int catalog_flip(struct catalog *catalog, const char *app, const char *channel,
 	to = (struct target){.version = known.id};
 	memcpy(to.name, known.name, sizeof(to.name));
 	if (from.version != to.version || known.bad) {
-		r = point(catalog, &row, channel, "flip", &from, &to, who, reason, ret,
-			  changes, err);
+		r = point(catalog, &row, channel, "flip", &from, &to, who, reason, key,
+			  ret, changes, err);
 		return r < 0 ? r : transaction_commit(&tx, err);
 	}
 	snprintf(ret->app, sizeof(ret->app), "%s", app);
@@ -433,8 +525,8 @@ static int mark_bad(struct catalog *catalog, const struct app_row *app,
 }
 
 int catalog_rollback(struct catalog *catalog, const char *app, const char *channel,
-		     const char *who, const char *reason, struct flip *ret,
-		     struct change_list *changes, struct error *err)
+		     const char *who, const char *reason, const char *key,
+		     struct flip *ret, struct change_list *changes, struct error *err)
 {
 	cleanup(catalog_unlock) struct catalog *locked = catalog_lock(catalog);
 	cleanup(transaction_end) struct transaction tx = {0};
@@ -446,7 +538,11 @@ int catalog_rollback(struct catalog *catalog, const char *app, const char *chann
 	if (r == 0)
 		r = app_find(catalog, app, &row, err);
 	if (r == 0)
-		r = check_channel(catalog, &row, channel, err);
+		r = point_again(catalog, &row, channel, "rollback", NULL, key, ret,
+				changes, err);
+	if (r != 0)
+		return r < 0 ? r : 0;
+	r = check_channel(catalog, &row, channel, err);
 	if (r == 0)
 		r = channel_target(catalog, row.id, channel, &from, err);
 	if (r == 0 && from.version == 0)
@@ -455,7 +551,7 @@ int catalog_rollback(struct catalog *catalog, const char *app, const char *chann
 			"'%s' has no channel '%s' that could be rolled back: flip it to a version first",
 			app, channel);
 	if (r == 0)
-		r = go_back(catalog, row.id, channel, &to, err);
+		r = go_back(catalog, row.id, channel, NEWEST, &to, err);
 	if (r == 0 && to.version == 0)
 		r = error_set(err, -ENOENT,
 			      "'%s' has nothing to roll back to: no earlier version of "
@@ -466,7 +562,7 @@ int catalog_rollback(struct catalog *catalog, const char *app, const char *chann
 		r = mark_bad(catalog, &row, &from, channel, reason, ret, err);
 	if (r == 0)
 		r = point(catalog, &row, channel, "rollback", &from, &to, who, reason,
-			  ret, changes, err);
+			  key, ret, changes, err);
 	if (r == 0)
 		r = transaction_commit(&tx, err);
 	return r;

@@ -39,11 +39,15 @@ void client_interrupt_by(struct client *client, int fd);
  * @ret:    the reply, also where it tells of a failure, the caller's; untouched when
  *          there is none
  *
- * Blocks until the daemon has answered, with no limit of time.
+ * Blocks until the daemon has answered, with no limit of time. When the connection breaks
+ * before that, or a daemon that has answered before is away, the request is sent again
+ * for a minute (DEPLOYCTL_PATIENCE, in seconds); all but a GET carry an Idempotency-Key,
+ * the same each time, so that nothing is done twice. After two seconds without an answer
+ * a line on stderr says that we wait.
  *
  * Return: 0; what the reply's error.code stands for; -ECONNREFUSED when the daemon cannot
- * be reached or the connection broke; -EINTR when interrupted; -EIO when the reply is not
- * JSON.
+ * be reached or the connection broke and nobody came back; -EINTR when interrupted; -EIO
+ * when the reply is not JSON.
  */
 int client_request(struct client *client, const char *method, const char *url,
 		   const json_t *body, json_t **ret, struct error *err);

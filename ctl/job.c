@@ -2,7 +2,6 @@
 #include "job.h"
 
 #include "cleanup.h"
-#include "clock.h"
 #include "fd.h"
 #include "print.h"
 #include "progress.h"
@@ -17,10 +16,8 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#define POLL_WAIT_S      "30"
-#define POLL_PERIOD_MS   100   /* a job that moves fast is looked at no more often */
-#define RETRY_PERIOD_MS  500   /* while the daemon is away */
-#define RETRY_TIMEOUT_MS 10000 /* a restart takes less */
+#define POLL_WAIT_S    "30"
+#define POLL_PERIOD_MS 100 /* a job that moves fast is looked at no more often */
 
 struct follower {
 	struct command *command;
@@ -169,7 +166,7 @@ static int follower_start(struct follower *follower, const char *url, const json
 	return 0;
 }
 
-/* A daemon that was started anew counts its jobs from the beginning. */
+/* A daemon that was stopped and started anew counts its jobs from the beginning. */
 static int gone(const struct follower *follower, struct error *err)
 {
 	return error_set(err, -EIO,
@@ -192,6 +189,11 @@ static int ask(struct follower *follower, struct error *err)
 	if (r == 0)
 		r = client_request(follower->command->client, "GET", url, NULL, &reply,
 				   err);
+	if (r == -ECONNREFUSED)
+		return error_set(
+			err, r,
+			"lost the connection to deployfsd: the job goes on if it still "
+			"runs, else start deployfsd: the same command resumes it");
 	if (r < 0) {
 		json_decref(reply);
 		return r == -ENOENT ? gone(follower, err) : r;
@@ -203,30 +205,6 @@ static int ask(struct follower *follower, struct error *err)
 	    strcmp(follower->job.app, follower->started_app) != 0)
 		return gone(follower, err);
 	return 0;
-}
-
-/* ask(), with some patience: the daemon may be restarting. */
-static int ask_patiently(struct follower *follower, struct error *err)
-{
-	uint64_t deadline_ms = 0;
-	int r;
-
-	for (;;) {
-		r = ask(follower, err);
-		if (r != -ECONNREFUSED)
-			return r;
-		if (!deadline_ms)
-			deadline_ms = clock_monotonic_ms() + RETRY_TIMEOUT_MS;
-		if (clock_monotonic_ms() >= deadline_ms)
-			return error_set(
-				err, r,
-				"lost the connection to deployfsd: the job goes on "
-				"if it still runs, else start deployfsd: the same command "
-				"resumes it");
-		r = follower_pause(follower, RETRY_PERIOD_MS);
-		if (r < 0)
-			return r;
-	}
 }
 
 /* Gives the waiter back. 0 when the job had ended before. */
@@ -272,7 +250,7 @@ static int follow(struct follower *follower, struct error *err)
 		progress_show(&follower->progress, &follower->job, follower->reply);
 		r = follower_pause(follower, POLL_PERIOD_MS);
 		if (r == 0)
-			r = ask_patiently(follower, err);
+			r = ask(follower, err);
 		if (r == -EINTR)
 			return cancel(follower, err);
 		if (r < 0)

@@ -10,6 +10,8 @@
 #include <jansson.h>
 #include <stdio.h>
 
+#define ERASE_LINE "\r\033[K" /* of a terminal */
+
 /** print_clean() - replace the control characters in @text, a UTF-8 string, by '?' */
 void print_clean(char *text);
 

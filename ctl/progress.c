@@ -15,8 +15,6 @@
 #define BAR_WIDTH       10
 #define BAR_LINE_MAX    512
 
-#define ERASE_LINE "\r\033[K"
-
 static const char *const names[] = {"auto", "bar", "plain", "json", "none"};
 
 bool progress_valid(const char *text)

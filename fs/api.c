@@ -304,6 +304,18 @@ static int names_check(struct api_request *request, struct error *err)
 	return 0;
 }
 
+static int key_check(struct api_request *request, struct error *err)
+{
+	request->key = MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND,
+						   "Idempotency-Key");
+	if (request->key && !request_key_valid(request->key))
+		return error_set(err, -EINVAL,
+				 "'%.100s' is no Idempotency-Key: 1 to %d letters, "
+				 "digits, '-' and '_' are",
+				 request->key, REQUEST_KEY_MAX);
+	return 0;
+}
+
 static int run(struct api *api, const struct route *route, struct api_request *request,
 	       const struct incoming *incoming, json_t **ret, struct error *err)
 {
@@ -321,6 +333,8 @@ static int run(struct api *api, const struct route *route, struct api_request *r
 				 "only root and members of the group that 'group' in the "
 				 "configuration names may change things");
 	r = names_check(request, err);
+	if (r == 0)
+		r = key_check(request, err);
 	if (r == 0)
 		r = body_parse(incoming, &request->body, err);
 	if (r == 0)

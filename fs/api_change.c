@@ -44,23 +44,43 @@ static int check_version(const char *version, struct error *err)
 	return 0;
 }
 
-static int job_reply(struct api_request *request, const struct job_order *order,
+static int job_reply(struct api_request *request, json_t *job, uint64_t waiter,
+		     json_t **ret, struct error *err)
+{
+	request->status = 202;
+	*ret = json_pack("{s:o, s:I}", "job", job, "waiter", (json_int_t)waiter);
+	return *ret ? 0 : error_set(err, -ENOMEM, "not enough memory");
+}
+
+/* A repetition is not judged by how things are by now: it gets its job. 1: it has. */
+static int job_again(struct api_request *request, const struct job_order *order,
+		     json_t **ret, struct error *err)
+{
+	uint64_t waiter;
+	json_t *job;
+	int r = jobs_join(request->service->jobs, order, &job, &waiter, err);
+
+	if (r > 0 && job_reply(request, job, waiter, ret, err) < 0)
+		return err->code;
+	return r;
+}
+
+static int job_start(struct api_request *request, const struct job_order *order,
 		     json_t **ret, struct error *err)
 {
 	uint64_t waiter;
 	json_t *job;
 	int r = jobs_start(request->service->jobs, order, &job, &waiter, err);
 
-	if (r < 0)
-		return r;
-	request->status = 202;
-	*ret = json_pack("{s:o, s:I}", "job", job, "waiter", (json_int_t)waiter);
-	return *ret ? 0 : error_set(err, -ENOMEM, "not enough memory");
+	return r < 0 ? r : job_reply(request, job, waiter, ret, err);
 }
 
 int api_fetch(struct api_request *request, json_t **ret, struct error *err)
 {
-	struct job_order order = {.kind = "fetch", .app = request->app, .archive_fd = -1};
+	struct job_order order = {.kind = "fetch",
+				  .app = request->app,
+				  .key = request->key,
+				  .archive_fd = -1};
 	char who[64];
 	json_error_t why;
 	int latest = 0, r = 0;
@@ -77,7 +97,7 @@ int api_fetch(struct api_request *request, json_t **ret, struct error *err)
 		return r;
 	api_who(request, who, sizeof(who));
 	order.who = who;
-	return job_reply(request, &order, ret, err);
+	return job_start(request, &order, ret, err);
 }
 
 /* Open a file with the rights of who asks for it, not with ours. The ids are this
@@ -122,7 +142,8 @@ static int open_package(const struct api_request *request, const char *path,
 
 int api_import(struct api_request *request, json_t **ret, struct error *err)
 {
-	struct job_order order = {.kind = "import", .app = request->app};
+	struct job_order order = {
+		.kind = "import", .app = request->app, .key = request->key};
 	unsigned char sum[SHA256_SIZE];
 	bool shown;
 	json_error_t why;
@@ -137,8 +158,10 @@ int api_import(struct api_request *request, json_t **ret, struct error *err)
 	if (r == 0 && order.sha256 &&
 	    !sha256_parse(order.sha256, strlen(order.sha256), sum))
 		r = error_set(err, -EINVAL, "'sha256' is not 64 hexadecimal digits");
-	if (r < 0)
-		return r;
+	if (r == 0)
+		r = job_again(request, &order, ret, err);
+	if (r != 0)
+		return r < 0 ? r : 0;
 	/* What the name means may be settled before the work: a channel's name, say.
 	 * Known content is only known after it. */
 	r = service_check_new(request->service, request->app, order.version,
@@ -150,13 +173,15 @@ int api_import(struct api_request *request, json_t **ret, struct error *err)
 		return order.archive_fd;
 	api_who(request, who, sizeof(who));
 	order.who = who;
-	return job_reply(request, &order, ret, err);
+	return job_start(request, &order, ret, err);
 }
 
 int api_verify(struct api_request *request, json_t **ret, struct error *err)
 {
-	struct job_order order = {
-		.kind = "verify", .app = request->app, .archive_fd = -1};
+	struct job_order order = {.kind = "verify",
+				  .app = request->app,
+				  .key = request->key,
+				  .archive_fd = -1};
 	struct version known;
 	json_error_t why;
 	char who[64];
@@ -166,16 +191,20 @@ int api_verify(struct api_request *request, json_t **ret, struct error *err)
 			   &order.version) < 0)
 		return body_wrong(&why, err);
 	r = order.version ? check_version(order.version, err) : 0;
-	if (r == 0 && order.version)
+	if (r == 0)
+		r = job_again(request, &order, ret, err);
+	if (r != 0)
+		return r < 0 ? r : 0;
+	if (order.version)
 		r = catalog_find(request->service->store->catalog, request->app,
 				 order.version, &known, err);
-	else if (r == 0)
+	else
 		r = catalog_find_app(request->service->store->catalog, request->app, err);
 	if (r < 0)
 		return r;
 	api_who(request, who, sizeof(who));
 	order.who = who;
-	return job_reply(request, &order, ret, err);
+	return job_start(request, &order, ret, err);
 }
 
 int api_cancel(struct api_request *request, json_t **ret, struct error *err)
@@ -228,7 +257,7 @@ static int check_words(const char *channel, const char *reason, struct error *er
 static void flip_log(const char *verb, const struct flip *flip, const char *who,
 		     const char *reason)
 {
-	if (flip->changed)
+	if (flip->changed && !flip->repeated)
 		log_info("%s: app=%s channel=%s generation=%llu from=%s to=%s who=%s "
 			 "reason='%s'",
 			 verb, flip->app, flip->channel,
@@ -254,7 +283,7 @@ int api_flip(struct api_request *request, json_t **ret, struct error *err)
 		return r;
 	api_who(request, who, sizeof(who));
 	r = service_flip(request->service, request->app, channel, version, who, reason,
-			 &flip, err);
+			 request->key, &flip, err);
 	if (r < 0)
 		return r;
 	flip_log("flip", &flip, who, reason);
@@ -277,8 +306,8 @@ int api_rollback(struct api_request *request, json_t **ret, struct error *err)
 	if (r < 0)
 		return r;
 	api_who(request, who, sizeof(who));
-	r = service_rollback(request->service, request->app, channel, who, reason, &flip,
-			     err);
+	r = service_rollback(request->service, request->app, channel, who, reason,
+			     request->key, &flip, err);
 	if (r < 0)
 		return r;
 	flip_log("rollback", &flip, who, reason);
@@ -290,7 +319,7 @@ static int set_pin(struct api_request *request, bool pinned, json_t **ret,
 		   struct error *err)
 {
 	int r = catalog_pin(request->service->store->catalog, request->app,
-			    request->version, pinned, err);
+			    request->version, pinned, request->key, err);
 
 	if (r < 0)
 		return r;
@@ -314,8 +343,8 @@ int api_remove(struct api_request *request, json_t **ret, struct error *err)
 	uint64_t freed;
 	bool removed;
 	char who[64];
-	int r = service_remove(request->service, request->app, request->version, &removed,
-			       &freed, err);
+	int r = service_remove(request->service, request->app, request->version,
+			       request->key, &removed, &freed, err);
 
 	if (r < 0)
 		return r;

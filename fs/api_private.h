@@ -25,6 +25,7 @@ struct api_request {
 	const char *version; /* the same */
 	const char *id_text; /* the same, of a job */
 	uint64_t id;         /* its number */
+	const char *key;     /* Idempotency-Key; NULL where there is none; checked */
 	json_t *body;        /* an object; {} where there was none */
 	int status; /* HTTP status of a success; 200 unless the handler says more */
 	bool stop;  /* end the daemon once the reply was sent */

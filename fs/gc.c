@@ -125,7 +125,8 @@ static int plan_run(struct plan *plan, bool dry_run, json_t *ret, struct error *
 		/* Somebody may have flipped to it since the plan was made: then it stays.
 		 */
 		if (entry->remove && !dry_run &&
-		    service_hide(plan->service, version->app, version->name, &why) < 0) {
+		    service_hide(plan->service, version->app, version->name, NULL, &why) <
+			    0) {
 			entry->remove = false;
 			snprintf(entry->reason, sizeof(entry->reason), "%.190s",
 				 why.text);

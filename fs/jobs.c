@@ -9,25 +9,24 @@
  *
  * What the process says is not believed: lines are bounded, numbers are checked, the pack
  * is validated as at every load.
+ *
+ * A job that the death of the daemon interrupts is begun again by the next one, from its
+ * record (job_record.c). It may have committed before: done_before() finds out.
  */
-#include "jobs.h"
+#include "jobs_private.h"
 
 #include "cleanup.h"
 #include "clock.h"
-#include "digest.h"
 #include "fd.h"
 #include "job.h"
 #include "log.h"
-#include "name.h"
 #include "origins.h"
 #include "service.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,59 +41,7 @@
 #define ENDED_KEPT    100
 #define WARNINGS_KEPT 20
 #define RATE_EVERY_MS 1000
-
-enum state {
-	STATE_QUEUED,
-	STATE_RUNNING,
-	STATE_DONE,
-	STATE_FAILED,
-	STATE_CANCELLED,
-};
-
-struct job {
-	struct jobs *jobs;
-	struct job *next; /* in jobs->list, newest first */
-	uint64_t id;
-	char kind[16], app[NAME_LENGTH_MAX + 1], version[NAME_LENGTH_MAX + 1];
-	char sha256[SHA256_TEXT_SIZE];
-	char who[64];
-	bool latest; /* version was left to the origin */
-	int archive_fd;
-	pthread_t thread;
-
-	/* guarded by jobs->lock */
-	enum state state;
-	atomic_bool cancelled; /* somebody has asked; read without the lock too */
-	bool finished;         /* its thread ends without waiting for anything */
-	uint64_t waiters;      /* how many wait */
-	bool *waiting;         /* whether waiter N + 1 does */
-	uint64_t waiter_count;
-	pid_t pid;
-	uint64_t sequence;
-	char stage[32], source[1024];
-	uint64_t bytes, total, rate;
-	uint64_t rate_at_ms, rate_bytes;
-	int64_t started_ns, ended_ns;
-	json_t *warnings, *result;
-	struct error error;
-};
-
-struct jobs {
-	struct service *service;
-	pthread_mutex_t lock; /* guards what follows; no other lock is taken under it */
-	pthread_cond_t changed;
-	struct job *list;
-	struct job *listings; /* of jobs_available(): in no list that others see */
-	unsigned listing_count;
-	uint64_t next_id;
-	unsigned running;
-	bool stopping;
-};
-
-static bool ended(const struct job *job)
-{
-	return job->state >= STATE_DONE;
-}
+#define STARTS_MAX    3 /* a job that its daemon does not survive is not tried again */
 
 static void job_touch(struct job *job)
 {
@@ -102,12 +49,12 @@ static void job_touch(struct job *job)
 	pthread_cond_broadcast(&job->jobs->changed);
 }
 
-static void job_free(struct job *job)
+void job_free(struct job *job)
 {
 	json_decref(job->warnings);
 	json_decref(job->result);
 	fd_close(&job->archive_fd);
-	free(job->waiting);
+	free(job->waiters);
 	free(job);
 }
 
@@ -125,14 +72,12 @@ static json_t *number_or_null(uint64_t number)
 
 static json_t *job_json(const struct job *job)
 {
-	static const char *const states[] = {"queued", "running", "done", "failed",
-					     "cancelled"};
 	json_t *json = json_pack(
 		"{s:I, s:s, s:s, s:s?, s:s, s:s, s:I, s:o, s:o, s:o, s:I, s:s?, s:O, s:o,"
 		" s:o, s:O?, s:n}",
 		"id", (json_int_t)job->id, "kind", job->kind, "app", job->app, "version",
-		*job->version ? job->version : NULL, "state", states[job->state], "stage",
-		job->stage, "bytes", (json_int_t)job->bytes, "bytes_total",
+		*job->version ? job->version : NULL, "state", job_state_name(job->state),
+		"stage", job->stage, "bytes", (json_int_t)job->bytes, "bytes_total",
 		number_or_null(job->total), "rate", number_or_null(job->rate), "eta_s",
 		job->rate && job->total > job->bytes
 			? json_integer(
@@ -198,8 +143,10 @@ static void on_message(struct job *job, json_t *message)
 		log_warning("%s of '%s' %s: %s", job->kind, job->app, job->version,
 			    json_string_value(warning));
 	}
-	if (version && job->latest && name_valid(version))
+	if (version && job->latest && name_valid(version)) {
 		snprintf(job->version, sizeof(job->version), "%s", version);
+		record_write(job);
+	}
 	if (json_is_object(failure)) {
 		json_int_t code = json_integer_value(json_object_get(failure, "code"));
 		const char *text = json_string_value(json_object_get(failure, "text"));
@@ -338,9 +285,8 @@ static int request_send(struct job *job, int fd, const struct config *config)
 
 	if (r < 0)
 		return r;
-	request = job_request(job->kind, job->app,
-			      *job->version && !job->latest ? job->version : NULL, config,
-			      space.reserve, *job->sha256 ? job->sha256 : NULL);
+	request = job_request(job->kind, job->app, *job->version ? job->version : NULL,
+			      config, space.reserve, *job->sha256 ? job->sha256 : NULL);
 	line = request ? json_dumps(request, JSON_COMPACT) : NULL;
 	json_decref(request);
 	if (!line)
@@ -561,6 +507,61 @@ static int job_work(struct job *job)
 	return r;
 }
 
+/* What a keeper knows an archive by. */
+static const char *kept_name(const struct job *job, char text[static 40])
+{
+	snprintf(text, 40, "job-%llu", (unsigned long long)job->id);
+	return text;
+}
+
+/* The archive of an import, for a successor. Without it the import would have to be asked
+ * for again, no more than that. */
+static void archive_keep(const struct job *job)
+{
+	const struct jobs_keeper *keeper = job->jobs->keeper;
+	char name[40];
+	int r;
+
+	if (!keeper || job->archive_fd < 0)
+		return;
+	r = keeper->keep(keeper->context, kept_name(job, name), job->archive_fd);
+	if (r < 0)
+		log_warning("import of '%s' %s cannot go on after a restart: %s",
+			    job->app, job->version, strerror(-r));
+}
+
+static void archive_drop(const struct job *job)
+{
+	const struct jobs_keeper *keeper = job->jobs->keeper;
+	char name[40];
+
+	if (keeper && !strcmp(job->kind, "import"))
+		keeper->drop(keeper->context, kept_name(job, name));
+}
+
+static void archive_find(struct job *job)
+{
+	const struct jobs_keeper *keeper = job->jobs->keeper;
+	char name[40];
+
+	if (keeper && !strcmp(job->kind, "import"))
+		job->archive_fd = keeper->kept(keeper->context, kept_name(job, name));
+}
+
+/* It was killed for a successor that goes on with it: its record says where. That it was
+ * interrupted was not its fault. */
+static void job_put_down(struct job *job)
+{
+	struct jobs *jobs = job->jobs;
+
+	pthread_mutex_lock(&jobs->lock);
+	job->error = (struct error){0};
+	if (job->state == STATE_RUNNING && job->starts > 0)
+		job->starts--;
+	record_write(job);
+	pthread_mutex_unlock(&jobs->lock);
+}
+
 static void job_end(struct job *job, int r)
 {
 	struct jobs *jobs = job->jobs;
@@ -586,7 +587,10 @@ static void job_end(struct job *job, int r)
 	job->rate = 0;
 	if (r == 0)
 		job->bytes = job->total;
+	archive_drop(job);
+	fd_close(&job->archive_fd);
 	job_touch(job);
+	record_write(job);
 	pthread_mutex_unlock(&jobs->lock);
 	if (r == 0 || r == -EALREADY)
 		log_info("%s ended: app=%s version=%s who=%s", job->kind, job->app,
@@ -611,10 +615,57 @@ static int place_take(struct job *job)
 		jobs->running++;
 		job->state = STATE_RUNNING;
 		job->rate_at_ms = clock_monotonic_ms();
+		job->starts++;
 		job_touch(job);
+		record_write(job);
 	}
 	pthread_mutex_unlock(&jobs->lock);
 	return r;
+}
+
+/* Whether a job that is taken up again had committed its version before the daemon died:
+ * who waits for it is told what it brought, not that it was here already. */
+static bool done_before(struct job *job)
+{
+	char sum[SHA256_TEXT_SIZE];
+	struct version version;
+	json_t *result;
+
+	if (!makes_pack(job) || !*job->version ||
+	    catalog_find(job->jobs->service->store->catalog, job->app, job->version,
+			 &version, NULL) < 0 ||
+	    version.state != VERSION_PRESENT || version.imported_ns < job->started_ns)
+		return false;
+	result = json_pack("{s:b, s:s, s:s, s:I, s:I, s:I, s:n}", "changed", 1, "version",
+			   version.name, "sha256", sha256_format(version.sha256, sum),
+			   "files", (json_int_t)version.files, "unpacked_bytes",
+			   (json_int_t)version.unpacked_bytes, "stored_bytes",
+			   (json_int_t)version.stored_bytes, "shared_files");
+	if (!strcmp(job->kind, "fetch"))
+		json_object_set_new(result, "resumed_bytes", json_null());
+	pthread_mutex_lock(&job->jobs->lock);
+	job->result = result;
+	pthread_mutex_unlock(&job->jobs->lock);
+	return true;
+}
+
+/* Before a job is begun again. 1: it was done; 0: go on. */
+static int look_back(struct job *job)
+{
+	if (!job->taken_up)
+		return 0;
+	if (done_before(job))
+		return 1;
+	if (job->starts >= STARTS_MAX)
+		return error_set(&job->error, -EIO,
+				 "deployfsd died %u times while this ran, and it is not "
+				 "tried again: its log may say why",
+				 job->starts);
+	if (!strcmp(job->kind, "import") && job->archive_fd < 0)
+		return error_set(
+			&job->error, -EIO,
+			"the daemon was restarted while it ran: import it again");
+	return 0;
 }
 
 /* After the end nobody waits for it: what came in is made findable for the next. When
@@ -624,7 +675,12 @@ static void index_later(struct job *job)
 	struct service *service = job->jobs->service;
 	struct error err = {0};
 
-	if (!makes_pack(job) || !service_share_try(service))
+	bool stopping;
+
+	pthread_mutex_lock(&job->jobs->lock);
+	stopping = job->jobs->stopping;
+	pthread_mutex_unlock(&job->jobs->lock);
+	if (stopping || !makes_pack(job) || !service_share_try(service))
 		return;
 	if (store_index(service->store, &err) < 0)
 		log_warning("cannot index the store: %s", err.text);
@@ -634,20 +690,73 @@ static void index_later(struct job *job)
 static void *job_thread(void *context)
 {
 	struct job *job = context;
-	int r = place_take(job);
+	int r = look_back(job);
 
 	if (r == 0)
+		r = place_take(job);
+	if (r == 0)
 		r = job_work(job);
-	job_end(job, r);
+	r = r > 0 ? 0 : r;
+	if (r < 0 && r != -EALREADY && job->put_down)
+		job_put_down(job);
+	else
+		job_end(job, r);
 	if (r == 0)
 		index_later(job);
 	pthread_mutex_lock(&job->jobs->lock);
 	job->finished = true;
+	pthread_cond_broadcast(&job->jobs->changed);
 	pthread_mutex_unlock(&job->jobs->lock);
 	return NULL;
 }
 
-struct jobs *jobs_new(struct service *service)
+static int thread_start(struct job *job, struct error *err)
+{
+	int r = pthread_create(&job->thread, NULL, job_thread, job);
+
+	if (r)
+		return error_set(err, -r, "cannot start a thread: %s", strerror(r));
+	job->threaded = true;
+	return 0;
+}
+
+static void thread_join(struct job *job)
+{
+	if (job->threaded)
+		pthread_join(job->thread, NULL);
+	job->threaded = false;
+}
+
+/* What a predecessor had not ended goes on, under its old id. */
+static void take_up(struct jobs *jobs)
+{
+	struct service *service = jobs->service;
+	struct config_use *use = service_config(service);
+	struct error err = {0};
+
+	jobs->records = records_open(use->config->runtime, &err);
+	service_config_done(service, use);
+	if (jobs->records < 0) {
+		log_warning("jobs will not survive deployfsd: %s", err.text);
+		return;
+	}
+	records_read(jobs);
+	for (struct job *job = jobs->list; job; job = job->next) {
+		if (job_ended(job))
+			continue;
+		log_info(
+			"%s is taken up again: id=%llu app=%s version=%s who=%s starts=%u",
+			job->kind, (unsigned long long)job->id, job->app, job->version,
+			job->who, job->starts);
+		archive_find(job);
+		if (thread_start(job, &job->error) < 0) {
+			job_end(job, job->error.code);
+			job->finished = true;
+		}
+	}
+}
+
+struct jobs *jobs_new(struct service *service, const struct jobs_keeper *keeper)
 {
 	struct jobs *jobs = calloc(1, sizeof(*jobs));
 	pthread_condattr_t monotonic;
@@ -655,12 +764,14 @@ struct jobs *jobs_new(struct service *service)
 	if (!jobs)
 		return NULL;
 	jobs->service = service;
+	jobs->keeper = keeper;
 	jobs->next_id = 1;
 	pthread_mutex_init(&jobs->lock, NULL);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_cond_init(&jobs->changed, &monotonic);
 	pthread_condattr_destroy(&monotonic);
+	take_up(jobs);
 	return jobs;
 }
 
@@ -675,9 +786,9 @@ static void cancel(struct job *job)
 void jobs_stop(struct jobs *jobs)
 {
 	pthread_mutex_lock(&jobs->lock);
-	jobs->stopping = true;
+	jobs->stopping = jobs->stopped = true;
 	for (struct job *job = jobs->list; job; job = job->next)
-		if (!ended(job))
+		if (!job_ended(job))
 			cancel(job);
 	for (struct job *job = jobs->listings; job; job = job->next)
 		cancel(job);
@@ -686,18 +797,40 @@ void jobs_stop(struct jobs *jobs)
 	service_share_wake(jobs->service);
 }
 
+void jobs_put_down(struct jobs *jobs)
+{
+	pthread_mutex_lock(&jobs->lock);
+	jobs->stopping = true;
+	for (struct job *job = jobs->list; job; job = job->next) {
+		if (job_ended(job) || job->cancelled)
+			continue;
+		job->put_down = true;
+		cancel(job);
+	}
+	pthread_cond_broadcast(&jobs->changed);
+	pthread_mutex_unlock(&jobs->lock);
+	service_share_wake(jobs->service);
+	/* Nobody adds to the list from here, or takes from it. */
+	for (struct job *job = jobs->list; job; job = job->next)
+		thread_join(job);
+	fd_close(&jobs->records);
+}
+
 void jobs_free(struct jobs *jobs)
 {
 	if (!jobs)
 		return;
-	jobs_stop(jobs);
+	if (!jobs->stopped)
+		jobs_put_down(jobs);
 	while (jobs->list) {
 		struct job *job = jobs->list;
 
 		jobs->list = job->next;
-		pthread_join(job->thread, NULL);
+		thread_join(job);
+		record_remove(job);
 		job_free(job);
 	}
+	fd_close(&jobs->records);
 	pthread_cond_destroy(&jobs->changed);
 	pthread_mutex_destroy(&jobs->lock);
 	free(jobs);
@@ -716,7 +849,8 @@ static void trim(struct jobs *jobs)
 			continue;
 		}
 		*at = job->next;
-		pthread_join(job->thread, NULL);
+		thread_join(job);
+		record_remove(job);
 		job_free(job);
 	}
 }
@@ -737,8 +871,8 @@ static bool same_archive(const struct job *job, const struct job_order *order)
 static struct job *find_same(struct jobs *jobs, const struct job_order *order)
 {
 	for (struct job *job = jobs->list; job; job = job->next)
-		if (!ended(job) && !job->cancelled && !strcmp(job->kind, order->kind) &&
-		    !strcmp(job->app, order->app) &&
+		if (!job_ended(job) && !job->cancelled &&
+		    !strcmp(job->kind, order->kind) && !strcmp(job->app, order->app) &&
 		    (order->version ? !strcmp(job->version, order->version)
 				    : job->latest || !*job->version) &&
 		    same_archive(job, order))
@@ -751,11 +885,11 @@ static unsigned count_waiting(const struct jobs *jobs)
 	unsigned count = 0;
 
 	for (const struct job *job = jobs->list; job; job = job->next)
-		count += !ended(job);
+		count += !job_ended(job);
 	return count;
 }
 
-static struct job *job_new(struct jobs *jobs, const struct job_order *order)
+struct job *job_new(struct jobs *jobs, const struct job_order *order)
 {
 	struct job *job = calloc(1, sizeof(*job));
 
@@ -794,11 +928,13 @@ static int start(struct jobs *jobs, const struct job_order *order, struct job **
 	if (!job)
 		return error_set(err, -ENOMEM, "not enough memory");
 	job->id = jobs->next_id++;
-	r = pthread_create(&job->thread, NULL, job_thread, job);
-	if (r) {
+	archive_keep(job);
+	r = thread_start(job, err);
+	if (r < 0) {
+		archive_drop(job);
 		job->archive_fd = -1;
 		job_free(job);
-		return error_set(err, -r, "cannot start a thread: %s", strerror(r));
+		return r;
 	}
 	job->next = jobs->list;
 	jobs->list = job;
@@ -806,15 +942,19 @@ static int start(struct jobs *jobs, const struct job_order *order, struct job **
 	return 0;
 }
 
-static int waiter_add(struct job *job, uint64_t *ret)
+static int waiter_add(struct job *job, const char *key, uint64_t *ret)
 {
-	bool *larger = realloc(job->waiting, job->waiter_count + 1);
+	struct job_waiter *larger =
+		realloc(job->waiters, (size_t)(job->waiter_count + 1) * sizeof(*larger));
+	struct job_waiter *waiter;
 
 	if (!larger)
 		return -ENOMEM;
-	job->waiting = larger;
-	job->waiting[job->waiter_count] = true;
-	job->waiters++;
+	job->waiters = larger;
+	waiter = &larger[job->waiter_count];
+	waiter->waits = true;
+	snprintf(waiter->key, sizeof(waiter->key), "%s", key ? key : "");
+	job->waiting++;
 	*ret = ++job->waiter_count;
 	return 0;
 }
@@ -822,30 +962,91 @@ static int waiter_add(struct job *job, uint64_t *ret)
 /* Who gives up twice, or never waited, does not count for others. */
 static void waiter_drop(struct job *job, uint64_t waiter)
 {
-	if (waiter == 0 || waiter > job->waiter_count || !job->waiting[waiter - 1])
+	if (waiter == 0 || waiter > job->waiter_count || !job->waiters[waiter - 1].waits)
 		return;
-	job->waiting[waiter - 1] = false;
-	job->waiters--;
+	job->waiters[waiter - 1].waits = false;
+	job->waiting--;
+	record_write(job);
+}
+
+/* Who came with this key, and for which job. */
+static struct job *find_key(struct jobs *jobs, const char *key, uint64_t *ret_waiter)
+{
+	for (struct job *job = jobs->list; key && job; job = job->next)
+		for (uint64_t i = 0; i < job->waiter_count; i++)
+			if (!strcmp(job->waiters[i].key, key)) {
+				*ret_waiter = i + 1;
+				return job;
+			}
+	return NULL;
+}
+
+/* jobs_join() with the lock held. */
+static int join(struct jobs *jobs, const struct job_order *order, json_t **ret,
+		uint64_t *ret_waiter, struct error *err)
+{
+	uint64_t waiter;
+	struct job *job = find_key(jobs, order->key, &waiter);
+
+	if (!job)
+		return 0;
+	if (strcmp(job->kind, order->kind) || strcmp(job->app, order->app) ||
+	    (order->version ? strcmp(job->version, order->version) != 0
+			    : !job->latest && *job->version) ||
+	    strcmp(job->sha256, order->sha256 ? order->sha256 : ""))
+		return error_set(err, -EINVAL,
+				 "this Idempotency-Key was used for another request: "
+				 "give each request a key of its own");
+	*ret = job_json(job);
+	*ret_waiter = waiter;
+	return 1;
+}
+
+int jobs_join(struct jobs *jobs, const struct job_order *order, json_t **ret,
+	      uint64_t *ret_waiter, struct error *err)
+{
+	int r;
+
+	pthread_mutex_lock(&jobs->lock);
+	r = join(jobs, order, ret, ret_waiter, err);
+	pthread_mutex_unlock(&jobs->lock);
+	return r;
+}
+
+/* Start a job or join one; the lock is held. @archive_fd: -1 once a job has it. */
+static int start_or_join(struct jobs *jobs, const struct job_order *order,
+			 int *archive_fd, json_t **ret, uint64_t *ret_waiter,
+			 struct error *err)
+{
+	struct job *job;
+	int r = join(jobs, order, ret, ret_waiter, err);
+
+	if (r != 0)
+		return r < 0 ? r : 0;
+	job = find_same(jobs, order);
+	if (!job) {
+		r = start(jobs, order, &job, err);
+		if (r == 0)
+			*archive_fd = -1;
+	}
+	if (r == 0 && waiter_add(job, order->key, ret_waiter) < 0)
+		r = error_set(err, -ENOMEM, "not enough memory");
+	if (r < 0)
+		return r;
+	/* Its thread waits for the lock: nobody has seen the job before its record. */
+	record_write(job);
+	*ret = job_json(job);
+	return 0;
 }
 
 int jobs_start(struct jobs *jobs, const struct job_order *order, json_t **ret,
 	       uint64_t *ret_waiter, struct error *err)
 {
 	int archive_fd = order->archive_fd;
-	struct job *job;
-	int r = 0;
+	int r;
 
 	pthread_mutex_lock(&jobs->lock);
-	job = find_same(jobs, order);
-	if (!job) {
-		r = start(jobs, order, &job, err);
-		if (r == 0)
-			archive_fd = -1;
-	}
-	if (r == 0 && waiter_add(job, ret_waiter) < 0)
-		r = error_set(err, -ENOMEM, "not enough memory");
-	if (r == 0)
-		*ret = job_json(job);
+	r = start_or_join(jobs, order, &archive_fd, ret, ret_waiter, err);
 	pthread_mutex_unlock(&jobs->lock);
 	fd_close(&archive_fd);
 	return r;
@@ -919,8 +1120,8 @@ static int not_found(uint64_t id, struct error *err)
 {
 	return error_set(
 		err, -ENOENT,
-		"there is no job %llu: the last %d are remembered, until the daemon "
-		"ends",
+		"there is no job %llu: the last %d are remembered, until deployfsd is "
+		"stopped",
 		(unsigned long long)id, ENDED_KEPT);
 }
 
@@ -936,7 +1137,7 @@ int jobs_get(struct jobs *jobs, uint64_t id, uint64_t after, uint64_t wait_ms,
 	pthread_mutex_lock(&jobs->lock);
 	/* The job may be forgotten while we wait: look it up again each time. */
 	while ((job = find(jobs, id)) && wait_ms && job->sequence <= after &&
-	       !ended(job) && !jobs->stopping && r == 0)
+	       !job_ended(job) && !jobs->stopping && r == 0)
 		r = pthread_cond_timedwait(&jobs->changed, &jobs->lock, &until);
 	if (job)
 		*ret = job_json(job);
@@ -950,7 +1151,7 @@ json_t *jobs_list(struct jobs *jobs, bool running)
 
 	pthread_mutex_lock(&jobs->lock);
 	for (const struct job *job = jobs->list; job; job = job->next)
-		if (!running || !ended(job))
+		if (!running || !job_ended(job))
 			json_array_append_new(array, job_json(job));
 	pthread_mutex_unlock(&jobs->lock);
 	return array;
@@ -964,7 +1165,7 @@ static bool wait_end(struct jobs *jobs, uint64_t id)
 	bool was_cancelled;
 
 	pthread_mutex_lock(&jobs->lock);
-	while ((job = find(jobs, id)) && !ended(job))
+	while ((job = find(jobs, id)) && !job_ended(job) && !job->finished)
 		pthread_cond_wait(&jobs->changed, &jobs->lock);
 	was_cancelled = !job || job->state == STATE_CANCELLED;
 	pthread_mutex_unlock(&jobs->lock);
@@ -979,9 +1180,9 @@ int jobs_cancel(struct jobs *jobs, uint64_t id, uint64_t waiter, json_t **ret,
 
 	pthread_mutex_lock(&jobs->lock);
 	job = find(jobs, id);
-	if (job && !ended(job)) {
+	if (job && !job_ended(job)) {
 		waiter_drop(job, waiter);
-		if (!waiter || job->waiters == 0) {
+		if (!waiter || job->waiting == 0) {
 			cancel(job);
 			r = 1;
 		}

@@ -18,13 +18,39 @@
 struct jobs;
 struct service;
 
-/** jobs_new() - NULL when out of memory */
-struct jobs *jobs_new(struct service *service);
+/** Somebody who survives this process and holds descriptors for the next one. */
+struct jobs_keeper {
+	/** keep() - a copy of @fd under @name. Return: 0 or a negative errno. */
+	int (*keep)(void *context, const char *name, int fd);
+	/** kept() - Return: a descriptor of the caller's own; -ENOENT. */
+	int (*kept)(void *context, const char *name);
+	/** drop() - of what is not there, too */
+	void (*drop)(void *context, const char *name);
+	void *context;
+};
 
-/** jobs_stop() - kill what runs, take nothing new, let go who waits in jobs_get() */
+/**
+ * jobs_new() - read the records of a predecessor and go on with what it had not ended
+ * @keeper: must outlive the jobs; NULL: an import that was interrupted has failed
+ *
+ * After everything that a job needs is there: they run at once. The predecessor must be
+ * gone, or have put its jobs down. Return: NULL when out of memory.
+ */
+struct jobs *jobs_new(struct service *service, const struct jobs_keeper *keeper);
+
+/** jobs_stop() - the end for good: cancel what runs, take nothing new, let go who waits
+ * in jobs_get(); jobs_free() then removes the records */
 void jobs_stop(struct jobs *jobs);
 
-/** jobs_free() - kill what runs and wait for it. NULL is allowed. */
+/**
+ * jobs_put_down() - stop for a successor
+ * Kills what runs, waits for it, takes nothing new, lets go who waits in jobs_get(); the
+ * jobs are still told as they were. Their records stay, and are the successor's when it
+ * returns.
+ */
+void jobs_put_down(struct jobs *jobs);
+
+/** jobs_free() - after jobs_stop(), else with jobs_put_down(). NULL is allowed. */
 void jobs_free(struct jobs *jobs);
 
 /** What a job is asked to do. */
@@ -34,15 +60,26 @@ struct job_order {
 	const char *version; /* NULL: the latest; all */
 	const char *sha256;  /* import: NULL or hexadecimal */
 	const char *who;     /* for the catalog */
+	const char *key;     /* of the request; NULL: it has none */
 	int archive_fd;      /* import: the file, taken over; else -1 */
 };
 
 /**
- * jobs_start() - start a job, or join the one that does the same
+ * jobs_join() - the job that a request with this key was given before, ended or not
+ * @order: without archive_fd
+ * @ret, @ret_waiter: as of jobs_start(), what they were then
+ *
+ * Return: 1; 0 no remembered job has this key; -EINVAL it was used for another request.
+ */
+int jobs_join(struct jobs *jobs, const struct job_order *order, json_t **ret,
+	      uint64_t *ret_waiter, struct error *err);
+
+/**
+ * jobs_start() - start a job, or join the one that has the key or does the same
  * @ret:        the job as in docs/api.md
  * @ret_waiter: what jobs_cancel() takes
  *
- * Return: 0; -EBUSY when a hundred jobs wait already; -ENOMEM.
+ * Return: 0; -EBUSY when a hundred jobs wait already; -ENOMEM; -EINVAL as jobs_join().
  */
 int jobs_start(struct jobs *jobs, const struct job_order *order, json_t **ret,
 	       uint64_t *ret_waiter, struct error *err);

@@ -152,10 +152,11 @@ void reaper_stop(struct service *s)
 }
 
 int service_remove(struct service *s, const char *app, const char *version,
-		   bool *ret_removed, uint64_t *ret_freed, struct error *err)
+		   const char *key, bool *ret_removed, uint64_t *ret_freed,
+		   struct error *err)
 {
 	struct version known;
-	int r = service_hide(s, app, version, err);
+	int r = service_hide(s, app, version, key, err);
 
 	if (r < 0)
 		return r;

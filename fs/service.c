@@ -48,10 +48,12 @@ static void change_begin(struct service *s)
 	pthread_mutex_lock(&s->change);
 }
 
-/* The end of every change: the catalog has committed (@r 0). */
-static int change_end(struct service *s, int r, const struct change_list *changes)
+/* The end of every change: the catalog has committed (@r 0). One that was @repeated is in
+ * the view already, but who made it may not have notified yet. */
+static int change_end_of(struct service *s, int r, bool repeated,
+			 const struct change_list *changes)
 {
-	if (r == 0)
+	if (r == 0 && !repeated)
 		show(s, changes);
 	pthread_mutex_unlock(&s->change);
 	if (r == 0)
@@ -60,30 +62,35 @@ static int change_end(struct service *s, int r, const struct change_list *change
 	return r;
 }
 
+static int change_end(struct service *s, int r, const struct change_list *changes)
+{
+	return change_end_of(s, r, false, changes);
+}
+
 int service_flip(struct service *s, const char *app, const char *channel,
 		 const char *version, const char *who, const char *reason,
-		 struct flip *ret, struct error *err)
+		 const char *key, struct flip *ret, struct error *err)
 {
 	cleanup(change_list_done) struct change_list changes = {0};
 	int r;
 
 	change_begin(s);
-	r = catalog_flip(s->store->catalog, app, channel, version, who, reason, ret,
+	r = catalog_flip(s->store->catalog, app, channel, version, who, reason, key, ret,
 			 &changes, err);
-	return change_end(s, r, &changes);
+	return change_end_of(s, r, ret->repeated, &changes);
 }
 
 int service_rollback(struct service *s, const char *app, const char *channel,
-		     const char *who, const char *reason, struct flip *ret,
-		     struct error *err)
+		     const char *who, const char *reason, const char *key,
+		     struct flip *ret, struct error *err)
 {
 	cleanup(change_list_done) struct change_list changes = {0};
 	int r;
 
 	change_begin(s);
-	r = catalog_rollback(s->store->catalog, app, channel, who, reason, ret, &changes,
-			     err);
-	return change_end(s, r, &changes);
+	r = catalog_rollback(s->store->catalog, app, channel, who, reason, key, ret,
+			     &changes, err);
+	return change_end_of(s, r, ret->repeated, &changes);
 }
 
 int service_check_new(struct service *s, const char *app, const char *version,
@@ -149,7 +156,7 @@ void service_share_wake(struct service *s)
 	pthread_cond_broadcast(&s->sharing_free);
 	pthread_mutex_unlock(&s->sharing);
 }
-int service_hide(struct service *s, const char *app, const char *version,
+int service_hide(struct service *s, const char *app, const char *version, const char *key,
 		 struct error *err)
 {
 	cleanup(change_list_done) struct change_list changes = {0};
@@ -162,7 +169,7 @@ int service_hide(struct service *s, const char *app, const char *version,
 				 "would be lost: %s",
 				 version, app, text);
 	change_begin(s);
-	r = catalog_hide(s->store->catalog, app, version, &changes, err);
+	r = catalog_hide(s->store->catalog, app, version, key, &changes, err);
 	return change_end(s, r, &changes);
 }
 struct config_use *service_config(struct service *s)
@@ -392,7 +399,7 @@ int service_begin(struct service *s, struct error *err)
 		atomic_fetch_sub(&s->place.shared->changing, changing);
 	}
 	if (r == 0) {
-		s->jobs = jobs_new(s);
+		s->jobs = jobs_new(s, NULL);
 		if (!s->jobs)
 			return error_set(err, -ENOMEM, "not enough memory");
 		r = reaper_start(s, err);

@@ -132,10 +132,10 @@ int service_reload(struct service *service, struct error *err);
 /* Changes; the errors are the catalog's. */
 int service_flip(struct service *service, const char *app, const char *channel,
 		 const char *version, const char *who, const char *reason,
-		 struct flip *ret, struct error *err);
+		 const char *key, struct flip *ret, struct error *err);
 int service_rollback(struct service *service, const char *app, const char *channel,
-		     const char *who, const char *reason, struct flip *ret,
-		     struct error *err);
+		     const char *who, const char *reason, const char *key,
+		     struct flip *ret, struct error *err);
 int service_check_new(struct service *service, const char *app, const char *version,
 		      const unsigned char *sha256, bool *ret_shown, struct error *err);
 int service_add(struct service *service, const struct version *version,
@@ -146,7 +146,7 @@ int service_add(struct service *service, const struct version *version,
  * Return: as catalog_hide(); -EBUSY when something is mounted inside it.
  */
 int service_hide(struct service *service, const char *app, const char *version,
-		 struct error *err);
+		 const char *key, struct error *err);
 
 /**
  * service_remove() - hide a version and free what nobody holds
@@ -154,7 +154,8 @@ int service_hide(struct service *service, const char *app, const char *version,
  * @ret_freed:   bytes
  */
 int service_remove(struct service *service, const char *app, const char *version,
-		   bool *ret_removed, uint64_t *ret_freed, struct error *err);
+		   const char *key, bool *ret_removed, uint64_t *ret_freed,
+		   struct error *err);
 
 /** service_gc() - remove what nothing keeps; the reply of POST /v1/gc */
 int service_gc(struct service *service, bool dry_run, json_t **ret, struct error *err);

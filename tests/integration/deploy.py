@@ -432,13 +432,13 @@ class Daemon:
         """A connection of one's own; the caller closes it."""
         return UnixConnection(self.socket)
 
-    def api(self, method, path, body=None, connection=None):
+    def api(self, method, path, body=None, connection=None, key=None):
         """One request. @body: an object, or bytes that are sent as they are."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         with contextlib.ExitStack() as stack:
             if connection is None:
                 connection = stack.enter_context(contextlib.closing(self.connect()))
-            connection.request(method, path, data)
+            connection.request(method, path, data, {} if key is None else {"Idempotency-Key": key})
             response = connection.getresponse()
             text = response.read()
         reply = Reply(response.status, json.loads(text))

@@ -14,7 +14,8 @@ BREAK = object()  # a reply: close the connection without an answer
 
 
 class Request:
-    def __init__(self, method, path, query, body):
+    def __init__(self, method, path, query, body, key=None):
+        self.key = key  # the header Idempotency-Key
         self.method = method
         self.path = path
         self.query = query
@@ -33,6 +34,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             urllib.parse.unquote(url.path),
             dict(urllib.parse.parse_qsl(url.query)),
             json.loads(body) if body else None,
+            self.headers.get("Idempotency-Key"),
         )
         reply = self.server.api.reply_to(request)
         if reply is BREAK:

@@ -5,6 +5,7 @@ import copy
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import threading
@@ -139,7 +140,7 @@ class Ctl:
         self.socket_path = str(tmp_path / "deployfs.sock")
         config = tmp_path / "deployfs.yaml"
         config.write_text(f"origin: ftp://files.example\nruntime: {tmp_path}\n")
-        self.environment = dict(os.environ, DEPLOYFS_CONFIG=str(config))
+        self.environment = dict(os.environ, DEPLOYFS_CONFIG=str(config), DEPLOYCTL_PATIENCE="1")
 
     def start(self, *arguments, **how):
         how.setdefault("stderr", subprocess.PIPE)
@@ -258,6 +259,10 @@ def test_a_socket_that_nobody_serves_is_5(ctl, api):
 
 def test_a_daemon_that_hangs_up_is_5(ctl, api):
     api.on("POST", "/v1/apps/shop/flip", BREAK)
+    assert "broke" in ctl.run("flip", "shop", "1", code=5).stderr_text
+    assert len(api.requests) > 1
+    ctl.environment["DEPLOYCTL_PATIENCE"] = "0"
+    api.requests.clear()
     assert "broke" in ctl.run("flip", "shop", "1", code=5).stderr_text
     assert len(api.requests) == 1
 
@@ -658,7 +663,7 @@ def interrupted_fetch(ctl, api, reply, *options):
     api.wait_for("GET", "/v1/jobs/7")
     process.send_signal(signal.SIGINT)
     ctl.finish(process)
-    assert [request.query for request in api.sent("DELETE")] == [{"waiter": "3"}]
+    assert {request.query["waiter"] for request in api.sent("DELETE")} == {"3"}
     return process
 
 
@@ -734,6 +739,78 @@ def test_a_broken_connection_is_taken_up_again(ctl, api):
     last = job_reply(state="done", result=PACKAGE_RESULT)
     api.on("GET", "/v1/jobs/7", BREAK, BREAK, last)
     assert "1.4.2 is here" in ctl.run("fetch", "shop", "1.4.2").stdout_text
+
+
+CHANGES = [
+    (["flip", "shop", "1"], "POST", "/v1/apps/shop/flip", FLIP),
+    (["rollback", "shop"], "POST", "/v1/apps/shop/rollback", FLIP),
+    (["pin", "shop", "1"], "PUT", "/v1/apps/shop/versions/1/pin", PIN),
+    (["unpin", "shop", "1"], "DELETE", "/v1/apps/shop/versions/1/pin", PIN),
+    (["remove", "shop", "1"], "DELETE", "/v1/apps/shop/versions/1", REMOVE),
+    (["gc"], "POST", "/v1/gc", GC),
+    (["fetch", "shop", "1"], "POST", "/v1/apps/shop/fetch",
+     {"job": dict(JOB, state="done", result=PACKAGE_RESULT), "waiter": 1}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments, method, path, reply", CHANGES)
+def test_a_change_is_sent_again_under_its_key(ctl, api, arguments, method, path, reply):
+    ctl.environment["DEPLOYCTL_PATIENCE"] = "30"
+    api.on(method, path, BREAK, BREAK, (200, reply))
+    keys = set()
+    for _ in range(2):
+        assert ctl.run(*arguments).stderr_text.count("deployctl:") == 0
+        sent = [request.key for request in api.sent(method, path)]
+        assert len(set(sent)) == 1 and re.fullmatch(r"[0-9a-f-]{36}", sent[0])
+        keys.add(sent[0])
+        api.requests.clear()
+    assert len(keys) == 2, "each command has a key of its own"
+
+
+def test_what_changes_nothing_has_no_key(ctl, api):
+    api.on("GET", "/v1/status", BREAK, (200, STATUS))
+    ctl.run("status")
+    assert [request.key for request in api.requests] == [None, None]
+
+
+def test_a_daemon_that_comes_back_on_a_new_socket_is_found(ctl, api):
+    ctl.environment["DEPLOYCTL_PATIENCE"] = "30"
+    gone = threading.Event()
+
+    def leave(request):
+        api.hang_up()
+        gone.set()
+        return BREAK
+
+    api.on("POST", "/v1/apps/shop/flip", leave)
+    process = ctl.start("flip", "shop", "1.4.2")
+    assert gone.wait(TIMEOUT_S)
+    successor = MockApi(ctl.socket_path)
+    successor.on("POST", "/v1/apps/shop/flip", (200, FLIP))
+    try:
+        ctl.finish(process)
+    finally:
+        successor.stop()
+    assert process.returncode == 0, process.stderr_text
+    assert [r.key for r in successor.requests] == [r.key for r in api.requests]
+
+
+def test_who_waits_long_is_told_so_once(ctl, api):
+    ctl.environment["DEPLOYCTL_PATIENCE"] = "4"
+    api.on("POST", "/v1/apps/shop/flip", BREAK)
+    done = ctl.run("flip", "shop", "1", code=5)
+    assert done.stderr_text.count("does not answer yet") == 1
+    assert done.stderr_text.count("deployctl:") == 2
+
+
+def test_ctrl_c_ends_the_waiting(ctl, api):
+    ctl.environment["DEPLOYCTL_PATIENCE"] = "3600"
+    api.on("POST", "/v1/apps/shop/fetch", BREAK)
+    process = ctl.start("fetch", "shop", "1.4.2")
+    api.wait_for("POST", "/v1/apps/shop/fetch")
+    process.send_signal(signal.SIGINT)
+    assert ctl.finish(process).returncode == 1
+    assert "interrupted" in process.stderr_text
 
 
 def test_a_daemon_that_stays_away_is_5(ctl, api):

@@ -21,6 +21,7 @@ struct site {
 	struct catalog *catalog;
 	struct change_list changes; /* of the last command */
 	struct flip flip;
+	const char *key; /* of the next command; NULL: none */
 	struct error err;
 };
 
@@ -99,7 +100,7 @@ static int flip_channel(struct site *site, const char *channel, const char *vers
 {
 	change_list_done(&site->changes);
 	return catalog_flip(site->catalog, "shop", channel, version, "root", "why",
-			    &site->flip, &site->changes, &site->err);
+			    site->key, &site->flip, &site->changes, &site->err);
 }
 
 static int flip(struct site *site, const char *version)
@@ -111,7 +112,7 @@ static int rollback_channel(struct site *site, const char *channel)
 {
 	change_list_done(&site->changes);
 	return catalog_rollback(site->catalog, "shop", channel, "root", "broken",
-				&site->flip, &site->changes, &site->err);
+				site->key, &site->flip, &site->changes, &site->err);
 }
 
 static int rollback(struct site *site)
@@ -122,7 +123,8 @@ static int rollback(struct site *site)
 static int hide(struct site *site, const char *version)
 {
 	change_list_done(&site->changes);
-	return catalog_hide(site->catalog, "shop", version, &site->changes, &site->err);
+	return catalog_hide(site->catalog, "shop", version, site->key, &site->changes,
+			    &site->err);
 }
 
 static struct version found(struct site *site, const char *version)
@@ -339,7 +341,8 @@ static void what_is_not_here_is_said_to_be_missing(void **state)
 			 -ENOENT);
 	assert_int_equal(catalog_find_app(site->catalog, "none", &site->err), -ENOENT);
 	assert_int_equal(rollback_channel(site, "nochannel"), -ENOENT);
-	assert_int_equal(catalog_pin(site->catalog, "shop", "9.9", true, NULL), -ENOENT);
+	assert_int_equal(catalog_pin(site->catalog, "shop", "9.9", true, NULL, NULL),
+			 -ENOENT);
 	assert_int_equal(hide(site, "9.9"), -ENOENT);
 }
 
@@ -397,13 +400,14 @@ static void pinned_version_is_not_removed(void **state)
 {
 	struct site *site = *state;
 
-	assert_int_equal(catalog_pin(site->catalog, "shop", "1.0", true, NULL), 1);
-	assert_int_equal(catalog_pin(site->catalog, "shop", "1.0", true, NULL), 0);
+	assert_int_equal(catalog_pin(site->catalog, "shop", "1.0", true, NULL, NULL), 1);
+	assert_int_equal(catalog_pin(site->catalog, "shop", "1.0", true, NULL, NULL), 0);
 	assert_int_equal(hide(site, "1.0"), -EBUSY);
 	assert_non_null(strstr(site->err.text, "unpin"));
-	assert_int_equal(catalog_pin(site->catalog, "shop", "1.0", false, NULL), 1);
+	assert_int_equal(catalog_pin(site->catalog, "shop", "1.0", false, NULL, NULL), 1);
 	assert_int_equal(hide(site, "1.0"), 0);
-	assert_int_equal(catalog_pin(site->catalog, "shop", "1.0", true, NULL), -ENOENT);
+	assert_int_equal(catalog_pin(site->catalog, "shop", "1.0", true, NULL, NULL),
+			 -ENOENT);
 }
 
 static void version_of_a_channel_is_not_removed(void **state)
@@ -685,7 +689,7 @@ static void two_connections_see_each_others_changes(void **state)
 	assert_int_equal(
 		catalog_each_channel(reader, "shop", want_channel, &wanted, NULL), 0);
 	assert_string_equal(wanted.version, "1.0");
-	assert_true(catalog_flip(reader, "shop", "current", "1.1", "root", "",
+	assert_true(catalog_flip(reader, "shop", "current", "1.1", "root", "", NULL,
 				 &site->flip, &site->changes, &site->err) < 0);
 	catalog_close(reader);
 }
@@ -723,6 +727,180 @@ static void callback_ends_the_reading(void **state)
 	assert_int_equal(calls, 1);
 }
 
+static int want_generation(void *context, const struct generation *generation)
+{
+	uint64_t *newest = context;
+
+	if (generation->number > *newest)
+		*newest = generation->number;
+	return 0;
+}
+
+static uint64_t newest_generation(struct site *site)
+{
+	uint64_t newest = 0;
+
+	assert_int_equal(catalog_history(site->catalog, "shop", "current",
+					 want_generation, &newest, NULL),
+			 0);
+	return newest;
+}
+
+/* A repetition of what was answered with @first. */
+static void assert_repeats(const struct flip *flip, const struct flip *first)
+{
+	assert_true(flip->repeated);
+	assert_true(flip->changed);
+	assert_string_equal(flip->app, first->app);
+	assert_string_equal(flip->channel, first->channel);
+	assert_string_equal(flip->from, first->from);
+	assert_string_equal(flip->to, first->to);
+	assert_string_equal(flip->previous, first->previous);
+	assert_string_equal(flip->note, first->note);
+	assert_int_equal(flip->generation, first->generation);
+}
+
+static void flip_with_the_same_key_is_made_once(void **state)
+{
+	struct site *site = *state;
+	struct flip first;
+
+	site->key = "one";
+	assert_int_equal(flip(site, "1.0"), 0);
+	first = site->flip;
+	assert_true(first.changed);
+	assert_false(first.repeated);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(flip(site, "1.0"), 0);
+		assert_repeats(&site->flip, &first);
+		assert_int_equal(newest_generation(site), first.generation);
+		reopen_catalog(site);
+	}
+	site->key = "two";
+	assert_int_equal(flip(site, "1.0"), 0);
+	assert_false(site->flip.changed);
+}
+
+static void answer_to_a_repetition_tells_of_its_own_time(void **state)
+{
+	struct site *site = *state;
+	struct flip first;
+
+	assert_int_equal(flip(site, "1.0"), 0);
+	site->key = "one";
+	assert_int_equal(flip(site, "1.1"), 0);
+	first = site->flip;
+	site->key = NULL;
+	assert_int_equal(flip(site, "1.2"), 0);
+	site->key = "one";
+	assert_int_equal(flip(site, "1.1"), 0);
+	assert_repeats(&site->flip, &first);
+	assert_channel(site, "current", "1.2");
+}
+
+static void rollback_with_the_same_key_is_made_once(void **state)
+{
+	struct site *site = *state;
+	struct flip first;
+
+	site->key = "back";
+	assert_int_equal(rollback(site), 0);
+	first = site->flip;
+	assert_string_equal(first.to, "1.1");
+	assert_int_equal(rollback(site), 0);
+	assert_repeats(&site->flip, &first);
+	assert_channel(site, "current", "1.1");
+	assert_false(found(site, "1.1").bad);
+}
+
+static void key_of_another_request_is_refused(void **state)
+{
+	struct site *site = *state;
+
+	site->key = "one";
+	assert_int_equal(flip(site, "1.0"), 0);
+	assert_int_equal(flip(site, "1.1"), -EINVAL);
+	assert_int_equal(flip_channel(site, "canary", "1.0"), -EINVAL);
+	assert_int_equal(rollback(site), -EINVAL);
+	assert_int_equal(hide(site, "1.1"), -EINVAL);
+	assert_int_equal(catalog_pin(site->catalog, "shop", "1.0", true, "one", NULL),
+			 -EINVAL);
+	assert_int_equal(newest_generation(site), 4);
+	assert_int_equal(catalog_pin(site->catalog, "shop", "1.0", true, "two", NULL), 1);
+	assert_int_equal(catalog_pin(site->catalog, "shop", "1.0", false, "two", NULL),
+			 -EINVAL);
+	assert_int_equal(catalog_pin(site->catalog, "shop", "1.1", true, "two", NULL),
+			 -EINVAL);
+	assert_false(found(site, "1.1").pinned);
+}
+
+static void pin_and_removal_are_told_again_and_not_made_again(void **state)
+{
+	struct site *site = *state;
+
+	assert_int_equal(catalog_pin(site->catalog, "shop", "1.0", true, "pin", NULL), 1);
+	assert_int_equal(catalog_pin(site->catalog, "shop", "1.0", false, NULL, NULL), 1);
+	assert_int_equal(catalog_pin(site->catalog, "shop", "1.0", true, "pin", NULL), 1);
+	assert_false(found(site, "1.0").pinned);
+	site->key = "gone";
+	assert_int_equal(hide(site, "1.0"), 0);
+	assert_int_not_equal(site->changes.count, 0);
+	assert_int_equal(hide(site, "1.0"), 0);
+	assert_int_equal(site->changes.count, 0);
+	site->key = NULL;
+	assert_int_equal(hide(site, "1.0"), -ENOENT);
+}
+
+static void key_of_a_change_that_failed_stays_free(void **state)
+{
+	struct site *site = *state;
+
+	site->key = "one";
+	assert_int_equal(flip(site, "9.9"), -ENOENT);
+	assert_int_equal(hide(site, "1.2"), -EBUSY);
+	assert_int_equal(flip(site, "1.1"), 0);
+	assert_true(site->flip.changed);
+}
+
+static void newest_thousand_keys_are_remembered_whatever_the_clock(void **state)
+{
+	struct site *site = *state;
+	char key[16];
+
+	for (int i = 0; i <= 1000; i++) {
+		now_ns = 1000000 - i;
+		snprintf(key, sizeof(key), "key-%d", i);
+		assert_int_equal(catalog_pin(site->catalog, "shop", "1.0", i % 2 == 0,
+					     key, &site->err),
+				 1);
+	}
+	assert_int_equal(catalog_pin(site->catalog, "shop", "1.1", true, "key-1", NULL),
+			 -EINVAL);
+	assert_int_equal(catalog_pin(site->catalog, "shop", "1.1", true, "key-1000",
+				     NULL),
+			 -EINVAL);
+	assert_int_equal(catalog_pin(site->catalog, "shop", "1.1", true, "key-0", NULL),
+			 1);
+}
+
+static void keys_are_short_and_plain(void **state)
+{
+	char key[REQUEST_KEY_MAX + 2];
+
+	(void)state;
+	memset(key, 'k', sizeof(key));
+	key[REQUEST_KEY_MAX] = '\0';
+	assert_true(request_key_valid(key));
+	key[REQUEST_KEY_MAX] = 'k';
+	key[REQUEST_KEY_MAX + 1] = '\0';
+	assert_false(request_key_valid(key));
+	assert_true(request_key_valid("0d8f-A_z"));
+	assert_false(request_key_valid(""));
+	assert_false(request_key_valid("a b"));
+	assert_false(request_key_valid("a;b"));
+	assert_false(request_key_valid("k\xc3\xa9"));
+}
+
 #define WITH_SITE(test) cmocka_unit_test_setup_teardown(test, site_setup, site_teardown)
 #define WITH_HISTORY(test) \
 	cmocka_unit_test_setup_teardown(test, history_setup, site_teardown)
@@ -754,6 +932,14 @@ int main(void)
 		WITH_HISTORY(two_connections_see_each_others_changes),
 		WITH_SITE(what_is_no_catalog_is_refused),
 		WITH_SITE(callback_ends_the_reading),
+		WITH_HISTORY(flip_with_the_same_key_is_made_once),
+		WITH_HISTORY(answer_to_a_repetition_tells_of_its_own_time),
+		WITH_HISTORY(rollback_with_the_same_key_is_made_once),
+		WITH_HISTORY(key_of_another_request_is_refused),
+		WITH_HISTORY(pin_and_removal_are_told_again_and_not_made_again),
+		WITH_HISTORY(key_of_a_change_that_failed_stays_free),
+		WITH_HISTORY(newest_thousand_keys_are_remembered_whatever_the_clock),
+		cmocka_unit_test(keys_are_short_and_plain),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -205,7 +205,7 @@ static void forget(struct site *site, const char *name)
 	struct catalog *catalog = site->store->catalog;
 	struct version version;
 
-	if (catalog_hide(catalog, "shop", name, &changes, &site->err) < 0 ||
+	if (catalog_hide(catalog, "shop", name, NULL, &changes, &site->err) < 0 ||
 	    catalog_find(catalog, "shop", name, &version, &site->err) < 0 ||
 	    catalog_forget(catalog, version.id, &site->err) < 0)
 		fail_msg("%s", site->err.text);
@@ -761,8 +761,8 @@ static void hidden_version_comes_back_instead_of_the_new_pack(void **state)
 	TREE(site, "1.0", small_tree);
 	publish(site, "1.0");
 	pack = pack_id_of(site, "1.0");
-	assert_int_equal(catalog_hide(site->store->catalog, "shop", "1.0", &gone, NULL),
-			 0);
+	assert_int_equal(
+		catalog_hide(site->store->catalog, "shop", "1.0", NULL, &gone, NULL), 0);
 	fd = import_tree(site, "1.0");
 	assert_int_equal(store_adopt(site->store, fd, "new", &version, &site->err), 0);
 	assert_int_equal(store_add(site->store, &version, &changes, &site->err), 0);
