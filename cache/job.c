@@ -11,6 +11,7 @@
 #include "verify.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <locale.h>
 #include <signal.h>
 #include <stdio.h>
@@ -24,6 +25,7 @@
 #define PACKAGE_SIZE_MAX  (1ULL << 42) /* 4 TiB: beyond it a server is lying */
 #define BAD_FILES_TOLD    100
 #define READ_SIZE         (1024 * 1024)
+#define OOM_SCORE         "500"
 
 struct job {
 	json_t *request;
@@ -502,6 +504,18 @@ static json_t *request_read(void)
 	return NULL;
 }
 
+/* Where memory runs out a job is to go, and not the daemon, whose score it has got. A
+ * core of it would have the package's size. */
+static void be_expendable(void)
+{
+	cleanup(fd_close) int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+
+	/* Raising it is always allowed. */
+	if (fd >= 0)
+		fd_write_all(fd, OOM_SCORE, strlen(OOM_SCORE));
+	prctl(PR_SET_DUMPABLE, 0);
+}
+
 int job_main(void)
 {
 	struct job job = {0};
@@ -511,6 +525,7 @@ int job_main(void)
 
 	/* With the daemon gone nobody could adopt what we make. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	be_expendable();
 	signal(SIGPIPE, SIG_IGN);
 	setlocale(LC_ALL, "C.UTF-8");
 	job.request = request_read();

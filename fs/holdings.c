@@ -289,14 +289,16 @@ void holdings_end(struct holdings *holdings)
 	inherit_done(&holdings->list);
 }
 
-void holdings_unmount(struct holdings *holdings)
+int holdings_unmount(struct holdings *holdings, bool force, struct error *err)
 {
 	const struct shared_session *session = &holdings->shared->sessions[0];
 	struct mount mount;
+	int r = mount_adopt(holdings->shared->base, session->path, session->device, -1,
+			    &mount);
 
-	if (mount_adopt(holdings->shared->base, session->path, session->device, -1,
-			&mount) < 0)
-		return;
-	mount_leave(&mount, true, NULL);
+	if (r < 0)
+		return error_set(err, r, "not enough memory");
+	r = mount_leave(&mount, force, err);
 	mount_done(&mount);
+	return r;
 }

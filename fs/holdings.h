@@ -43,5 +43,5 @@ void holdings_publish(const struct holdings *holdings, pid_t worker);
  */
 void holdings_end(struct holdings *holdings);
 
-/** holdings_unmount() - of a first start that came to nothing */
-void holdings_unmount(struct holdings *holdings);
+/** holdings_unmount() - without a worker; as mount_leave() */
+int holdings_unmount(struct holdings *holdings, bool force, struct error *err);

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <grp.h>
+#include <limits.h>
 #include <locale.h>
 #include <signal.h>
 #include <stdio.h>
@@ -121,10 +122,15 @@ static void arguments_read(int argc, char **argv, struct arguments *ret)
 
 static int load_config(const struct arguments *arguments, struct config **ret)
 {
+	const char *path = arguments->config ? arguments->config : CONFIG_PATH_DEFAULT;
 	struct error err = {0};
-	int r = config_load(arguments->config ? arguments->config : CONFIG_PATH_DEFAULT,
-			    arguments->config != NULL, ret, &err);
+	char real[PATH_MAX];
+	int r;
 
+	/* Workers read it again, from another working directory. */
+	if (arguments->config && realpath(path, real))
+		path = real;
+	r = config_load(path, arguments->config != NULL, ret, &err);
 	if (r < 0)
 		fprintf(stderr, "deployfsd: %s\n", err.text);
 	return r;
@@ -136,6 +142,9 @@ static void environment_settle(void)
 	struct rlimit files;
 
 	umask(022);
+	/* Not inside our own mount, wherever we were started. */
+	if (chdir("/") < 0)
+		log_debug("cannot leave the working directory: %s", strerror(errno));
 	setlocale(LC_ALL, "C.UTF-8");
 	signal(SIGPIPE, SIG_IGN);
 	if (setgroups(0, NULL) < 0)

@@ -301,6 +301,8 @@ void service_free(struct service *s)
 {
 	reaper_stop(s);
 	jobs_free(s->jobs);
+	if (s->apps)
+		s->mount.fd = -1; /* libfuse closes it */
 	apps_stop(s->apps);
 	mount_done(&s->mount);
 	view_free(s->view);

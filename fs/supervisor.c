@@ -415,6 +415,8 @@ static void listen_to(struct supervisor *s)
  * finds it. Otherwise it is passed on, and the worker unmounts where nobody uses it. */
 static void terminate(struct supervisor *s, int number)
 {
+	struct error err = {0};
+
 	if (getenv("NOTIFY_SOCKET") && number == SIGTERM) {
 		log_info("leaving; the mount is served on, 'deployctl daemon stop' ends "
 			 "that");
@@ -423,10 +425,15 @@ static void terminate(struct supervisor *s, int number)
 		s->exit_code = EXIT_SUCCESS;
 		return;
 	}
-	if (s->serving >= 0)
+	if (s->serving >= 0) {
 		kill(s->watched[s->serving].pid, number);
+		return;
+	}
+	/* The worker is held back: it cannot unmount, and nobody would wait for it. */
+	if (holdings_unmount(&s->holdings, false, &err) == 0)
+		end(s, EXIT_SUCCESS);
 	else
-		log_warning("not ending: there is no worker just now that could unmount");
+		log_error("not ending: %s", err.text);
 }
 
 static void signal_handle(struct supervisor *s)
@@ -658,7 +665,7 @@ int supervisor_run(struct holdings *holdings, struct config *config,
 	if (atomic_load(&s.shared->left))
 		return s.exit_code;
 	if (s.first)
-		holdings_unmount(&s.holdings);
+		holdings_unmount(&s.holdings, true, NULL);
 	holdings_end(&s.holdings);
 	return s.exit_code;
 }

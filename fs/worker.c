@@ -22,6 +22,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
@@ -38,6 +39,7 @@
 #define FINISH_MS     8000  /* for requests that are being answered */
 #define SYSTEMD_MS    30000 /* for systemd to start the supervisor again */
 #define EXIT_CONFLICT 4
+#define ARENAS_MAX    4 /* of malloc(3): a thread a connection would make many */
 
 struct worker {
 	const struct worker_start *start;
@@ -52,6 +54,7 @@ struct worker {
 	pthread_t beginner;
 	sem_t looked;      /* posted whenever the supervisor has said something */
 	atomic_int failed; /* a negative errno: could not start */
+	bool leaving;      /* asked to unmount and end before it was ready */
 };
 
 static void set_stage(struct worker *w, enum worker_stage stage)
@@ -195,7 +198,6 @@ static void upgrade_later(struct worker *w)
 static bool signal_handle(struct worker *w)
 {
 	struct signalfd_siginfo info;
-	struct error err = {0};
 
 	if (read(w->signals, &info, sizeof(info)) != sizeof(info))
 		return false;
@@ -206,15 +208,23 @@ static bool signal_handle(struct worker *w)
 		upgrade_later(w);
 		return false;
 	default:
-		if (atomic_load(&w->words->stage) != STAGE_READY) {
-			log_warning("not ending: still starting, try again");
-			return false;
-		}
-		if (service_leave(w->service, false, &err) == 0)
-			return true;
-		log_error("not ending: %s", err.text);
+		w->leaving = true;
 		return false;
 	}
+}
+
+/* Unmount, now that we can look at who uses the mount. True: done. */
+static bool leave(struct worker *w)
+{
+	struct error err = {0};
+
+	if (!w->leaving || atomic_load(&w->words->stage) != STAGE_READY)
+		return false;
+	w->leaving = false;
+	if (service_leave(w->service, false, &err) == 0)
+		return true;
+	log_error("not ending: %s", err.text);
+	return false;
 }
 
 /* The supervisor is gone. Under systemd that starts it again; otherwise we do. One that
@@ -252,6 +262,8 @@ static void loop(struct worker *w)
 		if (fds[1].revents)
 			return;
 		if (fds[0].revents && signal_handle(w))
+			return;
+		if (leave(w))
 			return;
 		supervisor_watch(w);
 		if (w->supervisor_fd < 0 || fds[2].revents)
@@ -313,6 +325,7 @@ int worker_main(const struct worker_start *start)
 	int r;
 
 	prctl(PR_SET_NAME, "deployfs-worker");
+	mallopt(M_ARENA_MAX, ARENAS_MAX);
 	sem_init(&w.looked, 0, 0);
 	atomic_store(&w.words->beat_ms, clock_monotonic_ms());
 	atomic_store(&w.words->pid, getpid());
