@@ -324,7 +324,9 @@ static uint64_t record_id(const char *name)
 	char again[NAME_SIZE];
 	uint64_t id = 0;
 
-	if (*name >= '1' && *name <= '9' && strspn(name, "0123456789") < 19)
+	/* No more digits than a keeper's name has room for, and than there will ever be.
+	 */
+	if (*name >= '1' && *name <= '9' && strspn(name, "0123456789") < 12)
 		id = strtoull(name, NULL, 10);
 	return id && !strcmp(name, record_name(id, again)) ? id : 0;
 }

@@ -524,6 +524,8 @@ static void archive_keep(const struct job *job)
 
 	if (!keeper || job->archive_fd < 0)
 		return;
+	/* One of a predecessor that died before it had written this number down. */
+	keeper->drop(keeper->context, kept_name(job, name));
 	r = keeper->keep(keeper->context, kept_name(job, name), job->archive_fd);
 	if (r < 0)
 		log_warning("import of '%s' %s cannot go on after a restart: %s",

@@ -401,7 +401,7 @@ int service_begin(struct service *s, struct error *err)
 		atomic_fetch_sub(&s->place.shared->changing, changing);
 	}
 	if (r == 0) {
-		s->jobs = jobs_new(s, NULL);
+		s->jobs = jobs_new(s, &s->place.keeper);
 		if (!s->jobs)
 			return error_set(err, -ENOMEM, "not enough memory");
 		r = reaper_start(s, err);
@@ -414,7 +414,6 @@ int service_begin(struct service *s, struct error *err)
 void service_finish(struct service *s)
 {
 	reaper_stop(s);
-	jobs_stop(s->jobs);
 	jobs_free(s->jobs);
 	s->jobs = NULL;
 	store_release(s->store);

@@ -11,6 +11,7 @@
 #include "apps.h"
 #include "config.h"
 #include "error.h"
+#include "jobs.h"
 #include "mount.h"
 #include "shared.h"
 #include "space.h"
@@ -31,6 +32,7 @@ struct service_place {
 	struct shared *shared;
 	unsigned session, bank;
 	int fuse_fd; /* of the session; taken over by service_serve() */
+	struct jobs_keeper keeper;
 };
 
 struct service {

@@ -15,6 +15,7 @@
 #include "clock.h"
 #include "fd.h"
 #include "jobs.h"
+#include "keeper.h"
 #include "log.h"
 #include "process.h"
 #include "service.h"
@@ -52,6 +53,7 @@ struct worker {
 	pid_t supervisor;
 	uint64_t alone_ms; /* since when there is no supervisor; 0: there is one */
 	pthread_t beginner;
+	struct keeper keeper;
 	sem_t looked;      /* posted whenever the supervisor has said something */
 	atomic_int failed; /* a negative errno: could not start */
 	bool leaving;      /* asked to unmount and end before it was ready */
@@ -141,7 +143,7 @@ static void finish(struct worker *w)
 {
 	if (atomic_load(&w->words->stage) != STAGE_READY)
 		return;
-	jobs_stop(w->service->jobs);
+	jobs_put_down(w->service->jobs);
 	api_finish(w->api, clock_monotonic_ms() + FINISH_MS);
 	w->api = NULL;
 	service_finish(w->service);
@@ -286,14 +288,22 @@ static int signals_open(void)
 
 static int run(struct worker *w)
 {
+	const struct jobs_keeper keeper = {
+		.keep = keeper_keep,
+		.kept = keeper_kept,
+		.drop = keeper_drop,
+		.context = &w->keeper,
+	};
 	const struct service_place place = {
 		.shared = w->shared,
 		.session = 0,
 		.bank = w->start->bank,
 		.fuse_fd = fcntl(inherit_find(&w->start->holdings->list, "fuse-apps"),
 				 F_DUPFD_CLOEXEC, 0),
+		.keeper = keeper,
 	};
 
+	keeper_init(&w->keeper, w->start->holdings);
 	w->service = service_new(w->config, &place);
 	if (!w->service || place.fuse_fd < 0 || w->signals < 0 || w->stop < 0) {
 		log_error("cannot start: not enough memory, or descriptors");

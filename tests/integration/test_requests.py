@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import threading
 import uuid
@@ -71,10 +70,20 @@ def wait_for_part(daemon, size=1 << 20):
     deploy.wait_until(lambda: partial_bytes(daemon) > size, "a part is there")
 
 
+def kill_and_start(daemon):
+    daemon.kill()
+    daemon.start()
+
+
+def kill_worker(daemon):
+    daemon.kill_worker()
+    daemon.recover()
+
+
 @contextlib.contextmanager
 def killed_at(daemon, calls, when=1):
-    """SIGKILL for the daemon when one of its threads is about to make its @when-th of @calls."""
-    pid = daemon.process.pid
+    """SIGKILL for the worker when one of its threads is about to make its @when-th of @calls."""
+    pid = daemon.worker()
     names = ",".join(calls)
     with open(daemon.folder / "strace.log", "wb") as log:
         tracer = subprocess.Popen(
@@ -87,8 +96,7 @@ def killed_at(daemon, calls, when=1):
 
         deploy.wait_until(traced, "strace has all threads")
         yield
-        assert daemon.process.wait(deploy.PATIENCE_S) == -signal.SIGKILL
-        daemon.process = None
+        deploy.wait_until(lambda: daemon.processes()[1] not in (0, pid), "another worker has come")
     finally:
         tracer.terminate()
         tracer.wait()
@@ -202,7 +210,6 @@ def test_a_change_whose_answer_is_lost_is_made_once(shop, verb):
     before = shop.history("shop")
     with killed_at(shop, ["sendto", "sendmsg"]):
         process = shop.background(verb, "shop", *(["1.0"] if verb == "flip" else []))
-    shop.start()
     done = finish(process)
     assert done.code == 0, done.text
     made = shop.history("shop")[:-len(before)]
@@ -211,25 +218,21 @@ def test_a_change_whose_answer_is_lost_is_made_once(shop, verb):
     assert shop.read("shop") == made[0]["to"]
 
 
-def test_a_change_that_was_not_begun_is_made_by_the_repetition(shop):
+def test_a_change_that_comes_to_a_worker_that_hangs_is_made_by_the_next(shop):
     before = len(shop.history("shop"))
-    shop.process.send_signal(signal.SIGSTOP)
-    process = shop.background("rollback", "shop")
-    shop.kill()
-    shop.start()
-    done = finish(process)
-    assert len(shop.history("shop")) == before + (done.code == 0), done.text
-    assert done.code in (0, deploy.UNREACHABLE), "it may not have been connected when the daemon died"
+    shop.kill_worker(signal.SIGSTOP)
+    shop.run("rollback", "shop")
+    assert len(shop.history("shop")) == before + 1
 
 
 # -- jobs ----------------------------------------------------------------------------------
 
 
-def test_a_fetch_goes_on_after_the_daemon_was_killed(slow):
+@pytest.mark.parametrize("kill", [kill_worker, kill_and_start])
+def test_a_fetch_goes_on_after_the_daemon_was_killed(slow, kill):
     process = slow.background("fetch", "big", "1.0", "--json")
     wait_for_part(slow)
-    slow.kill()
-    slow.start()
+    kill(slow)
     assert [j["id"] for j in slow.status()["jobs"]] == [1]
     done = finish(process)
     assert done.code == 0, done.text
@@ -284,7 +287,6 @@ def test_a_verify_starts_anew(slow):
     slow.run("fetch", "big", "1.0")
     with killed_at(slow, ["renameat"], when=2):
         process = slow.background("verify", "big", "--json")
-    slow.start()
     done = finish(process)
     assert done.code == 0, done.text
     reply = done.json()["job"]
@@ -299,8 +301,6 @@ def test_what_was_committed_before_the_death_is_reported_as_brought(place, daemo
     # Of the job's thread: the record of its start is the first, that of its end the second.
     with killed_at(daemon, ["renameat"], when=2):
         process = daemon.background(*arguments, "--json")
-    daemon.configure("/nonexistent/packages")
-    daemon.start()
     done = finish(process)
     assert done.code == 0, done.text
     result = done.json()["job"]["result"]
@@ -315,10 +315,34 @@ def test_a_request_that_left_no_record_is_carried_out_by_the_repetition(place, d
     package = place.origin.folder / "shop" / "shop-1.0.tar.gz"
     with killed_at(daemon, ["renameat"]):
         process = daemon.background("import", package, "--app", "shop", "--version", "1.0")
-    daemon.start()
     done = finish(process)
     assert done.code == 0, done.text
     assert [j["id"] for j in daemon.api("GET", "/v1/jobs").body["jobs"]] == [1]
+
+
+def test_an_import_goes_on_with_the_file_it_had_opened(place, daemon):
+    package = place.origin.folder / "shop" / "shop-1.0.tar.gz"
+    with killed_at(daemon, ["syncfs"]):
+        process = daemon.background("import", package, "--app", "shop", "--version", "1.0", "--json")
+        deploy.wait_until(lambda: records(daemon), "the job has its record")
+        package.unlink()
+    done = finish(process)
+    assert done.code == 0, done.text
+    assert done.json()["job"]["id"] == 1 and records(daemon)["1.json"]["starts"] == 2
+    assert daemon.read("shop", "1.0") == "1.0"
+    daemon.run("verify", "shop")
+
+
+def test_jobs_go_on_over_an_upgrade(slow):
+    process = slow.background("fetch", "big", "1.0", "--json")
+    wait_for_part(slow)
+    before = slow.worker()
+    assert slow.api("POST", "/v1/daemon/upgrade").status == 202
+    deploy.wait_until(lambda: slow.worker() != before, "another worker has come")
+    done = finish(process)
+    assert done.code == 0, done.text
+    assert done.json()["job"]["id"] == 1
+    assert records(slow)["1.json"]["starts"] == 1, "an upgrade is not the fault of the job"
 
 
 def test_an_interrupted_import_says_what_to_do(daemon):
@@ -398,19 +422,3 @@ def test_a_clean_stop_leaves_no_records(slow):
     assert list((slow.runtime / "jobs").iterdir()) == []
     slow.start()
     assert slow.api("GET", "/v1/jobs").body["jobs"] == []
-
-
-def test_a_start_that_fails_puts_its_jobs_down(slow):
-    fetch(slow)
-    wait_for_part(slow)
-    slow.kill()
-    slow.socket.unlink()
-    with socket.socket(socket.AF_UNIX) as other:
-        other.bind(str(slow.socket))
-        other.listen()
-        slow.spawn()
-        assert slow.process.wait(deploy.PATIENCE_S) == deploy.CONFLICT
-    left = records(slow)["1.json"]
-    assert left["state"] in ("queued", "running") and left["starts"] == 1
-    slow.start()
-    assert ended_job(slow, 1)["state"] == "done"
