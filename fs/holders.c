@@ -4,80 +4,30 @@
 #include "cleanup.h"
 #include "fd.h"
 #include "mountinfo.h"
+#include "procfs.h"
 
 #include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
 #define TOLD_MAX 10
 #define IDS_MAX  256
 
-/* Call @each for every process but ourselves. */
-static void each_process(void (*each)(void *context, pid_t pid), void *context)
-{
-	cleanup(dir_close) DIR *proc = opendir("/proc");
-	struct dirent *entry;
-
-	while (proc && (entry = readdir(proc))) {
-		pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
-
-		if (pid > 0 && pid != getpid())
-			each(context, pid);
-	}
-}
-
-/* The first line of /proc/PID/NAME. */
-static void proc_line(pid_t pid, const char *name, char *text, size_t size)
-{
-	cleanup(free_ptr) char *content = NULL;
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
-	text[0] = '\0';
-	if (file_read(path, 1 << 20, &content, NULL) == 0)
-		snprintf(text, size, "%.*s", (int)strcspn(content, "\n"), content);
-}
-
-/* The 64 hexadecimal digits that Docker, containerd and podman put into the cgroup's
- * path. */
-static bool container_of(pid_t pid, char id[static 13])
-{
-	cleanup(free_ptr) char *content = NULL;
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/%d/cgroup", (int)pid);
-	if (file_read(path, 1 << 20, &content, NULL) < 0)
-		return false;
-	for (const char *at = content; *at; at++) {
-		size_t digits = strspn(at, "0123456789abcdef");
-
-		if (digits == 64) {
-			snprintf(id, 13, "%.12s", at);
-			return true;
-		}
-		if (digits > 0)
-			at += digits - 1;
-	}
-	return false;
-}
-
 static void tell(char *text, size_t size, size_t told, pid_t pid, const char *how)
 {
-	char name[64], id[13], where[40] = "";
+	char name[PROCESS_NAME_SIZE], id[PROCESS_CONTAINER_SIZE], where[40] = "";
 	size_t at = strlen(text);
 
 	if (told >= TOLD_MAX)
 		return;
-	proc_line(pid, "comm", name, sizeof(name));
-	if (container_of(pid, id))
+	if (process_container(pid, id))
 		snprintf(where, sizeof(where), " in container %s", id);
 	snprintf(text + at, size - at, "%spid %d (%s)%s: %s", at ? "; " : "", (int)pid,
-		 name, where, how);
+		 process_name(pid, name), where, how);
 }
 
 /* The mounts of one process that show the file system. */
@@ -122,15 +72,10 @@ static bool below(const struct mounts *mounts, const char *path)
 
 static bool link_below(pid_t pid, const char *name, const struct mounts *mounts)
 {
-	char path[64], target[4096];
-	ssize_t size;
+	char target[4096];
 
-	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
-	size = readlink(path, target, sizeof(target) - 1);
-	if (size <= 0)
-		return false;
-	target[size] = '\0';
-	return below(mounts, target);
+	return process_link(pid, name, target, sizeof(target)) == 0 &&
+	       below(mounts, target);
 }
 
 /* An open file is told by the mount id in fdinfo: right in any namespace, and it touches
@@ -222,25 +167,21 @@ size_t holders_find(dev_t device, char *text, size_t size)
 	struct search search = {.device = device, .text = text, .size = size};
 
 	text[0] = '\0';
-	each_process(look_at, &search);
+	process_each(look_at, &search);
 	return search.count;
 }
 
 /* Whether the mount namespace of a process is one that was not looked at before. */
 static bool namespace_new(struct search *search, pid_t pid)
 {
-	char path[64];
-	struct stat st;
+	ino_t namespace = process_namespace(pid);
 
-	snprintf(path, sizeof(path), "/proc/%d/ns/mnt", (int)pid);
-	if (stat(path, &st) < 0)
-		return false;
 	for (size_t i = 0; i < search->namespace_count; i++)
-		if (search->namespaces[i] == st.st_ino)
+		if (search->namespaces[i] == namespace)
 			return false;
-	if (search->namespace_count < IDS_MAX)
-		search->namespaces[search->namespace_count++] = st.st_ino;
-	return true;
+	if (namespace && search->namespace_count < IDS_MAX)
+		search->namespaces[search->namespace_count++] = namespace;
+	return namespace != 0;
 }
 
 struct part {
@@ -304,7 +245,7 @@ size_t holders_binds(dev_t device, dev_t base_device, const char *base_root, cha
 	};
 
 	text[0] = '\0';
-	each_process(look_for_part, &search);
+	process_each(look_for_part, &search);
 	return search.count;
 }
 
@@ -337,7 +278,7 @@ bool holders_inside(dev_t device, const char *app, const char *version)
 	struct search search = {.device = device};
 
 	snprintf(search.version, sizeof(search.version), "/%s/%s", app, version);
-	each_process(look_inside, &search);
+	process_each(look_inside, &search);
 	return search.count > 0;
 }
 
@@ -393,7 +334,7 @@ size_t holders_over(dev_t device, const char *app, const char *version, char *te
 
 	text[0] = '\0';
 	snprintf(search.version, sizeof(search.version), "/%s/%s", app, version);
-	each_process(look_over, &search);
+	process_each(look_over, &search);
 	return search.count;
 }
 
@@ -425,12 +366,10 @@ bool holders_slaves(unsigned group)
 {
 	struct search search = {.group = group};
 	struct group own = {.id = group};
-	struct stat st;
 
 	/* Our own namespace: the mount itself is one member. */
-	if (stat("/proc/self/ns/mnt", &st) == 0)
-		search.namespaces[search.namespace_count++] = st.st_ino;
+	search.namespaces[search.namespace_count++] = process_namespace(getpid());
 	mountinfo_each(0, count_members, &own);
-	each_process(look_for_slaves, &search);
+	process_each(look_for_slaves, &search);
 	return search.count > 0 || own.members > 1;
 }
