@@ -14,8 +14,10 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#define TOLD_MAX 10
-#define IDS_MAX  256
+#define TOLD_MAX       10
+#define IDS_MAX        256
+#define PATH_TEXT_SIZE 4096
+#define MAPS_MAX       (64 << 20)
 
 static void tell(char *text, size_t size, size_t told, pid_t pid, const char *how)
 {
@@ -58,69 +60,141 @@ static void mounts_done(struct mounts *mounts)
 	}
 }
 
-static bool below(const struct mounts *mounts, const char *path)
+/*
+ * The path in the file system of a path that /proc shows, or NULL where it is elsewhere.
+ * /proc tells paths from the root of the process's mount namespace, mountinfo from the
+ * root of the process; @root is what lies between the two, "" mostly.
+ */
+static const char *inside(const struct mounts *mounts, const char *root, const char *path,
+			  char *text, size_t size)
 {
-	for (size_t i = 0; i < mounts->count; i++) {
-		size_t size = mounts->points[i] ? strlen(mounts->points[i]) : 0;
+	const char *best = NULL, *best_root = "";
+	size_t root_size = strlen(root), best_size = 0;
 
-		if (size && !strncmp(path, mounts->points[i], size) &&
-		    (path[size] == '/' || path[size] == '\0'))
-			return true;
+	if (strncmp(path, root, root_size) != 0)
+		return NULL;
+	path += root_size;
+	for (size_t i = 0; i < mounts->count; i++) {
+		const char *point = mounts->points[i];
+		size_t point_size = point ? strlen(point) : 0;
+
+		if (!point_size || !mounts->roots[i])
+			continue;
+		if (point[point_size - 1] == '/')
+			point_size--;
+		if (strncmp(path, point, point_size) != 0 ||
+		    (path[point_size] != '/' && path[point_size] != '\0') ||
+		    (best && point_size < best_size))
+			continue;
+		best = path + point_size;
+		best_size = point_size;
+		best_root = mounts->roots[i];
 	}
-	return false;
+	if (!best)
+		return NULL;
+	snprintf(text, size, "%s%s", strcmp(best_root, "/") ? best_root : "", best);
+	return text;
 }
 
-static bool link_below(pid_t pid, const char *name, const struct mounts *mounts)
-{
-	char target[4096];
+/* One process, while its uses of the file system are told. */
+struct visit {
+	const struct mounts *mounts;
+	struct holder holder;
+	char root[PATH_TEXT_SIZE]; /* see inside() */
+	char path[PATH_TEXT_SIZE];
+	holder_fn *each;
+	void *context;
+};
 
-	return process_link(pid, name, target, sizeof(target)) == 0 &&
-	       below(mounts, target);
+static void visit_tell(struct visit *visit, enum holder_how how, const char *path)
+{
+	struct holder *holder = &visit->holder;
+
+	if (!holder->name[0]) {
+		process_name(holder->pid, holder->name);
+		process_container(holder->pid, holder->container);
+	}
+	holder->how = how;
+	holder->path = path;
+	visit->each(visit->context, holder);
+}
+
+static void visit_link(struct visit *visit, const char *name, enum holder_how how)
+{
+	char target[PATH_TEXT_SIZE];
+	const char *path;
+
+	if (process_link(visit->holder.pid, name, target, sizeof(target)) < 0)
+		return;
+	path = inside(visit->mounts, visit->root, target, visit->path,
+		      sizeof(visit->path));
+	if (path)
+		visit_tell(visit, how, path);
+}
+
+static bool mount_ours(const struct mounts *mounts, unsigned id)
+{
+	for (size_t i = 0; i < mounts->count; i++)
+		if (mounts->ids[i] == id)
+			return true;
+	return false;
 }
 
 /* An open file is told by the mount id in fdinfo: right in any namespace, and it touches
  * nothing. */
-static bool has_open(pid_t pid, const struct mounts *mounts)
+static void visit_files(struct visit *visit)
 {
 	char path[64];
 	struct dirent *entry;
 	cleanup(dir_close) DIR *dir = NULL;
 
-	snprintf(path, sizeof(path), "/proc/%d/fdinfo", (int)pid);
+	snprintf(path, sizeof(path), "/proc/%d/fdinfo", (int)visit->holder.pid);
 	dir = opendir(path);
 	while (dir && (entry = readdir(dir))) {
 		cleanup(free_ptr) char *content = NULL;
-		char name[320];
+		char name[320], target[PATH_TEXT_SIZE];
 		const char *at;
-		unsigned id;
 
 		snprintf(name, sizeof(name), "%s/%s", path, entry->d_name);
 		if (entry->d_name[0] == '.' ||
 		    file_read(name, 1 << 16, &content, NULL) < 0)
 			continue;
 		at = strstr(content, "mnt_id:");
-		id = at ? (unsigned)strtoul(at + 7, NULL, 10) : 0;
-		for (size_t i = 0; id && i < mounts->count; i++)
-			if (mounts->ids[i] == id)
-				return true;
+		if (!at ||
+		    !mount_ours(visit->mounts, (unsigned)strtoul(at + 7, NULL, 10)))
+			continue;
+		snprintf(name, sizeof(name), "fd/%s", entry->d_name);
+		if (process_link(visit->holder.pid, name, target, sizeof(target)) < 0)
+			target[0] = '\0';
+		at = inside(visit->mounts, visit->root, target, visit->path,
+			    sizeof(visit->path));
+		visit_tell(visit, HOLDER_OPEN, at ? at : "");
 	}
-	return false;
 }
 
-static bool has_mapped(pid_t pid, dev_t device)
+/* The device tells a mapping even where its mount is in no mountinfo: then the path
+ * begins at the root of the file system. */
+static void visit_mappings(struct visit *visit, dev_t device)
 {
 	cleanup(free_ptr) char *content = NULL;
 	char path[64], wanted[32], *rest = NULL;
 
-	snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
+	snprintf(path, sizeof(path), "/proc/%d/maps", (int)visit->holder.pid);
 	snprintf(wanted, sizeof(wanted), " %02x:%02x ", major(device), minor(device));
-	if (file_read(path, 64 << 20, &content, NULL) < 0)
-		return false;
+	if (file_read(path, MAPS_MAX, &content, NULL) < 0)
+		return;
 	for (char *line = strtok_r(content, "\n", &rest); line;
-	     line = strtok_r(NULL, "\n", &rest))
-		if (strstr(line, wanted))
-			return true;
-	return false;
+	     line = strtok_r(NULL, "\n", &rest)) {
+		const char *name = strstr(line, wanted) ? strchr(line, '/') : NULL;
+		const char *at;
+
+		if (!strstr(line, wanted))
+			continue;
+		name = name ? name : "";
+		at = inside(visit->mounts, visit->root, name, visit->path,
+			    sizeof(visit->path));
+		visit_tell(visit, HOLDER_MAPPED, at ? at : name);
+	}
 }
 
 struct search {
@@ -132,44 +206,9 @@ struct search {
 	size_t size, count;
 	ino_t namespaces[IDS_MAX];
 	size_t namespace_count;
+	holder_fn *each;
+	void *context;
 };
-
-static const char *how_held(pid_t pid, const struct mounts *mounts, dev_t device)
-{
-	if (link_below(pid, "cwd", mounts))
-		return "working directory";
-	if (link_below(pid, "exe", mounts))
-		return "running program";
-	if (link_below(pid, "root", mounts))
-		return "root directory";
-	if (has_open(pid, mounts))
-		return "open file";
-	if (has_mapped(pid, device))
-		return "mapped file";
-	return NULL;
-}
-
-static void look_at(void *context, pid_t pid)
-{
-	struct search *search = context;
-	cleanup(mounts_done) struct mounts mounts = {.device = search->device};
-	const char *how;
-
-	if (mountinfo_each(pid, mounts_add, &mounts) < 0)
-		return;
-	how = how_held(pid, &mounts, search->device);
-	if (how)
-		tell(search->text, search->size, search->count++, pid, how);
-}
-
-size_t holders_find(dev_t device, char *text, size_t size)
-{
-	struct search search = {.device = device, .text = text, .size = size};
-
-	text[0] = '\0';
-	process_each(look_at, &search);
-	return search.count;
-}
 
 /* Whether the mount namespace of a process is one that was not looked at before. */
 static bool namespace_new(struct search *search, pid_t pid)
@@ -182,6 +221,111 @@ static bool namespace_new(struct search *search, pid_t pid)
 	if (namespace && search->namespace_count < IDS_MAX)
 		search->namespaces[search->namespace_count++] = namespace;
 	return namespace != 0;
+}
+
+/* Each bind of a part, told of the first process that is seen in its namespace. */
+static void visit_binds(struct visit *visit)
+{
+	const struct mounts *mounts = visit->mounts;
+
+	for (size_t i = 0; i < mounts->count; i++) {
+		if (!mounts->roots[i] || !mounts->points[i] ||
+		    !strcmp(mounts->roots[i], "/"))
+			continue;
+		visit->holder.point = mounts->points[i];
+		visit_tell(visit, HOLDER_BOUND, mounts->roots[i]);
+		visit->holder.point = NULL;
+	}
+}
+
+/* A process that has changed its root does not see the mounts above it. In our own
+ * namespace ours are the same, and more. */
+static int visit_mounts(struct visit *visit, struct mounts *mounts)
+{
+	const pid_t pid = visit->holder.pid;
+
+	if (process_link(pid, "root", visit->root, sizeof(visit->root)) < 0 ||
+	    !strcmp(visit->root, "/"))
+		visit->root[0] = '\0';
+	if (!visit->root[0] || process_namespace(pid) != process_namespace(getpid()))
+		return mountinfo_each(pid, mounts_add, mounts);
+	visit->root[0] = '\0';
+	return mountinfo_each(0, mounts_add, mounts);
+}
+
+static void look_at(void *context, pid_t pid)
+{
+	struct search *search = context;
+	cleanup(mounts_done) struct mounts mounts = {.device = search->device};
+	struct visit visit = {
+		.mounts = &mounts,
+		.holder.pid = pid,
+		.each = search->each,
+		.context = search->context,
+	};
+
+	if (visit_mounts(&visit, &mounts) < 0)
+		return;
+	visit_link(&visit, "cwd", HOLDER_DIRECTORY);
+	visit_link(&visit, "exe", HOLDER_PROGRAM);
+	visit_link(&visit, "root", HOLDER_ROOT);
+	if (mounts.count)
+		visit_files(&visit);
+	visit_mappings(&visit, search->device);
+	if (mounts.count && namespace_new(search, pid))
+		visit_binds(&visit);
+}
+
+void holders_each(dev_t device, holder_fn *each, void *context)
+{
+	struct search search = {.device = device, .each = each, .context = context};
+
+	process_each(look_at, &search);
+}
+
+void holder_how(const struct holder *holder, char *text, size_t size)
+{
+	static const char *const names[] = {
+		[HOLDER_DIRECTORY] = "working directory",
+		[HOLDER_PROGRAM] = "running program",
+		[HOLDER_ROOT] = "root directory",
+		[HOLDER_OPEN] = "open file",
+		[HOLDER_MAPPED] = "mapped file",
+		[HOLDER_BOUND] = "bind mount",
+	};
+
+	if (holder->how == HOLDER_BOUND)
+		snprintf(text, size, "%s at '%s'", names[holder->how], holder->point);
+	else
+		snprintf(text, size, "%s", names[holder->how]);
+}
+
+/* The processes of holders_find(), each with the first of its uses. */
+struct found {
+	char *text;
+	size_t size, count;
+	pid_t last;
+};
+
+static void find_process(void *context, const struct holder *holder)
+{
+	struct found *found = context;
+	char how[64];
+
+	if (holder->how == HOLDER_BOUND || holder->pid == found->last)
+		return;
+	found->last = holder->pid;
+	holder_how(holder, how, sizeof(how));
+	tell(found->text, found->size, found->count++, holder->pid, how);
+}
+
+size_t holders_find(dev_t device, char *text, size_t size)
+{
+	struct found found = {.text = text, .size = size};
+
+	text[0] = '\0';
+	holders_each(device, find_process, &found);
+	return found.count;
 }
 
 struct part {

@@ -2,11 +2,11 @@
 # bash completion for deployctl
 
 _deployctl_apps() {
-	deployctl list 2>/dev/null | awk 'NR > 1 { print $1 }' | sort -u
+	deployctl list 2>/dev/null | awk 'NR > 1 && /^[^ ]/ { print $1 }' | sort -u
 }
 
 _deployctl_versions() {
-	deployctl list "$1" 2>/dev/null | awk 'NR > 1 { print $2 }'
+	deployctl list "$1" 2>/dev/null | awk 'NR > 1 && /^[^ ]/ { print $2 }'
 }
 
 _deployctl() {
@@ -44,7 +44,7 @@ _deployctl() {
 		case $verb in
 		fetch) words+=' --latest --progress' ;;
 		import) words+=' --app --version --sha256 --progress' ;;
-		list) words+=' --available' ;;
+		list) words+=' --available --in-use' ;;
 		flip|rollback) words+=' --channel -m' ;;
 		history) words+=' --channel' ;;
 		verify) words+=' --progress' ;;

@@ -365,6 +365,38 @@ def test_list_shows_each_version_with_its_marks(ctl, api):
     assert json.loads(done.stdout_text) == {"schema": 1, "app": APP}
 
 
+def test_list_says_below_a_version_who_holds_it(ctl, api):
+    holders = [
+        {"pid": 4711, "name": "nginx", "container": "0123456789ab", "how": "open file"},
+        {"pid": 12, "name": "sh", "container": None, "how": "bind mount at '/a\x1bb'"},
+    ]
+    versions = [
+        dict(VERSION, state="removing", in_use=holders),
+        dict(VERSION, version="1.4.1", state="removing", in_use=[]),
+        dict(VERSION, version="1.4.0", in_use=[]),
+        dict(VERSION, version="1.3.0", in_use=None),
+    ]
+    reply = {"schema": 1, "app": dict(APP, versions=versions)}
+    api.on("GET", "/v1/apps/shop", (200, reply))
+    lines = ctl.run("list", "shop").stdout_text.splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("shop")] == [
+        "1.4.2", "1.4.1", "1.4.0", "1.3.0",
+    ]  # fmt: skip
+    assert lines[2] == "  in use by pid 4711 (nginx) in container 0123456789ab: open file"
+    assert lines[3] == "  in use by pid 12 (sh): bind mount at '/a?b'"
+    assert lines[5].startswith("  about to be freed")
+    assert len(lines) == 8
+    assert [request.query for request in api.sent("GET")] == [{}]
+
+
+def test_list_in_use_asks_for_every_version(ctl, api):
+    api.on("GET", "/v1/apps/shop", (200, {"schema": 1, "app": APP}))
+    ctl.run("list", "shop", "--in-use")
+    assert [request.query for request in api.sent("GET")] == [{"in_use": "true"}]
+    ctl.run("list", "--in-use", code=2)
+    ctl.run("list", "shop", "--in-use", "--available", code=2)
+
+
 def test_list_of_nothing_says_what_to_do(ctl, api):
     api.on("GET", "/v1/apps", (200, {"schema": 1, "apps": []}))
     assert "deployctl fetch" in ctl.run("list").stdout_text
