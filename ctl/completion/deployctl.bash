@@ -37,7 +37,7 @@ _deployctl() {
 	done
 
 	if [[ -z $verb ]]; then
-		words='fetch import list flip rollback status history verify pin unpin remove gc
+		words='fetch import list flip rollback status doctor history verify pin unpin remove gc
 			daemon --config --json --help --version'
 	elif [[ $cur == -* ]]; then
 		words='--json --config --help'
@@ -55,8 +55,8 @@ _deployctl() {
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 		return
 	elif [[ $verb == daemon && $count -eq 0 ]]; then
-		words='stop reload'
-	elif [[ $verb != @(status|gc|daemon) && $count -eq 0 ]]; then
+		words='stop reload upgrade'
+	elif [[ $verb != @(status|doctor|gc|daemon) && $count -eq 0 ]]; then
 		words=$(_deployctl_apps)
 	elif [[ $verb == @(flip|verify|pin|unpin|remove) && $count -eq 1 ]]; then
 		words=$(_deployctl_versions "$app")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # fish completion for deployctl
 
-set -l verbs fetch import list flip rollback status history verify pin unpin remove gc daemon
+set -l verbs fetch import list flip rollback status doctor history verify pin unpin remove gc daemon
 
 function __deployctl_apps
     deployctl list 2>/dev/null | awk 'NR > 1 && /^[^ ]/ { print $1 }' | sort -u
@@ -32,4 +32,4 @@ complete -c deployctl -n '__fish_seen_subcommand_from flip rollback history' -l 
 complete -c deployctl -n '__fish_seen_subcommand_from flip rollback' -s m -x -d why
 complete -c deployctl -n '__fish_seen_subcommand_from gc' -l dry-run -d 'only say'
 complete -c deployctl -n '__fish_seen_subcommand_from daemon' -l force -d 'even if the mount is used'
-complete -c deployctl -n '__fish_seen_subcommand_from daemon' -a 'stop reload'
+complete -c deployctl -n '__fish_seen_subcommand_from daemon' -a 'stop reload upgrade'

@@ -26,7 +26,7 @@ _deployctl() {
 		'*::argument:->rest'
 	case $state in
 	verb)
-		compadd fetch import list flip rollback status history verify pin unpin remove \
+		compadd fetch import list flip rollback status doctor history verify pin unpin remove \
 			gc daemon
 		;;
 	rest)
@@ -50,7 +50,7 @@ _deployctl() {
 			'2:version:_deployctl_versions' ;;
 		gc) _arguments $common '--dry-run[only say]' ;;
 		daemon) _arguments $common '--force[even if the mount is used]' \
-			'1:action:(stop reload)' ;;
+			'1:action:(stop reload upgrade)' ;;
 		*) _arguments $common ;;
 		esac
 		;;
