@@ -31,7 +31,8 @@ struct client {
 	CURLM *multi;
 	int interrupt_fd; /* not owned; -1: none */
 	uint64_t patience_ms;
-	bool expected; /* it has answered before: that it is away is a break, too */
+	unsigned limit_ms; /* 0: none */
+	bool expected;     /* it has answered before: that it is away is a break, too */
 
 	/* Of the request under way; monotonic clock, 0: not */
 	uint64_t broke_ms;
@@ -95,6 +96,11 @@ int client_open(const char *socket, struct client **ret, struct error *err)
 void client_interrupt_by(struct client *client, int fd)
 {
 	client->interrupt_fd = fd;
+}
+
+void client_limit(struct client *client, unsigned ms)
+{
+	client->limit_ms = ms;
 }
 
 static size_t buffer_add(char *data, size_t one, size_t size, void *context)
@@ -205,6 +211,12 @@ static int transfer_error(struct client *client, CURLcode code, struct error *er
 			"the connection to deployfsd on '%s' broke before it had "
 			"answered: see with 'deployctl status' whether it runs",
 			client->socket);
+	case CURLE_OPERATION_TIMEDOUT:
+		return error_set(
+			err, -ECONNREFUSED,
+			"deployfsd takes connections on the socket '%s', but has not "
+			"answered within %u s: 'deployctl doctor' looks for the reason",
+			client->socket, client->limit_ms / 1000);
 	case CURLE_OUT_OF_MEMORY:
 		return error_set(err, -ENOMEM, "out of memory");
 	default:
@@ -285,6 +297,7 @@ static void transfer_prepare(struct client *client, const char *method, const ch
 	curl_easy_setopt(easy, CURLOPT_PROXY, "");
 	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
 	curl_easy_setopt(easy, CURLOPT_USERAGENT, "deployctl/" DEPLOYFS_VERSION);
+	curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)client->limit_ms);
 	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, buffer_add);
 	curl_easy_setopt(easy, CURLOPT_WRITEDATA, buffer);
 	curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, (long)(strcmp(method, "GET") != 0));
@@ -345,7 +358,7 @@ static int attempt(struct client *client, json_t **ret, struct buffer *buffer,
 {
 	CURLcode code = CURLE_OK;
 	long status = 0;
-	uint64_t now_ms;
+	uint64_t now_ms, patience_ms;
 	int r = transfer(client, &code);
 
 	if (r == -EINTR)
@@ -364,9 +377,10 @@ static int attempt(struct client *client, json_t **ret, struct buffer *buffer,
 	now_ms = clock_monotonic_ms();
 	if (!client->broke_ms) {
 		client->broke_ms = now_ms;
-		client->tell_ms = now_ms + SILENCE_MS;
+		client->tell_ms = client->limit_ms ? 0 : now_ms + SILENCE_MS;
 	}
-	return now_ms - client->broke_ms < client->patience_ms ? 1 : r;
+	patience_ms = client->limit_ms ? client->limit_ms : client->patience_ms;
+	return now_ms - client->broke_ms < patience_ms ? 1 : r;
 }
 
 /* -EINTR when Ctrl-C comes meanwhile. */
@@ -396,8 +410,11 @@ int client_request(struct client *client, const char *method, const char *url,
 	if (r < 0)
 		return r;
 	client->broke_ms = 0;
-	/* Who asks to be kept waiting is not told that he waits. */
-	client->tell_ms = strstr(url, "wait_s=") ? 0 : clock_monotonic_ms() + SILENCE_MS;
+	/* Who asks to be kept waiting is not told that he waits, nor who knows how long.
+	 */
+	client->tell_ms = strstr(url, "wait_s=") || client->limit_ms
+				  ? 0
+				  : clock_monotonic_ms() + SILENCE_MS;
 	for (;;) {
 		cleanup(buffer_done) struct buffer buffer = {0};
 

@@ -32,6 +32,12 @@ DEFINE_CLEANUP(struct client, client_close)
 void client_interrupt_by(struct client *client, int fd);
 
 /**
+ * client_limit() - how long a request may take from here on
+ * @ms: milliseconds; 0: for ever, as at first
+ */
+void client_limit(struct client *client, unsigned ms);
+
+/**
  * client_request() - ask the daemon
  * @method: "GET", "POST", "PUT" or "DELETE"
  * @url:    from client_url()
@@ -39,11 +45,11 @@ void client_interrupt_by(struct client *client, int fd);
  * @ret:    the reply, also where it tells of a failure, the caller's; untouched when
  *          there is none
  *
- * Blocks until the daemon has answered, with no limit of time. When the connection breaks
- * before that, or a daemon that has answered before is away, the request is sent again
- * for a minute (DEPLOYCTL_PATIENCE, in seconds); all but a GET carry an Idempotency-Key,
- * the same each time, so that nothing is done twice. After two seconds without an answer
- * a line on stderr says that we wait.
+ * Blocks until the daemon has answered, or as long as client_limit() said. When the
+ * connection breaks before that, or a daemon that has answered before is away, the
+ * request is sent again for a minute (DEPLOYCTL_PATIENCE, in seconds), or once more that
+ * limit; all but a GET carry an Idempotency-Key, the same each time, so that nothing is
+ * done twice. After two seconds without an answer a line on stderr says that we wait.
  *
  * Return: 0; what the reply's error.code stands for; -ECONNREFUSED when the daemon cannot
  * be reached or the connection broke and nobody came back; -EINTR when interrupted; -EIO

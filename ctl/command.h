@@ -32,6 +32,7 @@ struct verb {
 	const struct verb_option *options; /* the last one empty; NULL: none */
 	unsigned arguments_min;
 	unsigned arguments_max;
+	bool alone; /* works without client and runtime, whatever the configuration is */
 
 	/**
 	 * run() - do it
@@ -52,6 +53,7 @@ struct command {
 	char **arguments;
 	unsigned argument_count;
 	struct client *client; /* not owned */
+	const char *runtime;   /* the daemon's directory; not owned */
 	bool shown; /* a reply is on stdout: nothing else may follow with --json */
 };
 

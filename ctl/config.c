@@ -10,17 +10,19 @@
 #include <stdio.h>
 #include <string.h>
 
-#define CONFIG_PATH_DEFAULT    "/etc/deployfs/deployfs.yaml"
+#define CONFIG_MOUNT_DEFAULT   "/srv/deployfs"
+#define CONFIG_STORE_DEFAULT   "/var/lib/deployfs"
 #define CONFIG_RUNTIME_DEFAULT "/run/deployfs"
 #define CONFIG_SIZE_MAX        (1024 * 1024)
 
-struct config {
-	char *runtime;
-};
+#define FIELD(key)                                                             \
+	CYAML_FIELD_STRING_PTR(#key, CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, \
+			       struct config, key, 0, CYAML_UNLIMITED)
 
 static const cyaml_schema_field_t fields[] = {
-	CYAML_FIELD_STRING_PTR("runtime", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
-			       struct config, runtime, 0, CYAML_UNLIMITED),
+	FIELD(mount),
+	FIELD(store),
+	FIELD(runtime),
 	CYAML_FIELD_END,
 };
 
@@ -50,7 +52,16 @@ static bool is_empty(const char *text)
 	}
 }
 
-static int parse(const char *path, const char *text, char **ret_runtime,
+void config_close(struct config *config)
+{
+	free(config->mount);
+	free(config->store);
+	free(config->runtime);
+	free(config->socket);
+	free(config);
+}
+
+static int parse(const char *path, const char *text, struct config *config,
 		 struct error *err)
 {
 	char complaint[ERROR_TEXT_MAX / 2] = "";
@@ -61,25 +72,28 @@ static int parse(const char *path, const char *text, char **ret_runtime,
 		.mem_fn = cyaml_mem,
 		.flags = CYAML_CFG_IGNORE_UNKNOWN_KEYS,
 	};
-	struct config *config = NULL;
+	struct config *read = NULL;
 	cyaml_err_t problem;
 
 	if (is_empty(text))
 		return 0;
 	problem = cyaml_load_data((const uint8_t *)text, strlen(text), &how, &schema,
-				  (cyaml_data_t **)&config, NULL);
+				  (cyaml_data_t **)&read, NULL);
 	if (problem != CYAML_OK)
 		return error_set(err, -EINVAL, "'%s': %s; 'deployfsd --check' tells more",
 				 path,
 				 complaint[0] ? complaint : cyaml_strerror(problem));
-	if (config && config->runtime)
-		*ret_runtime = take_ptr(config->runtime);
-	cyaml_free(&how, &schema, config, 0);
+	if (read) {
+		config->mount = take_ptr(read->mount);
+		config->store = take_ptr(read->store);
+		config->runtime = take_ptr(read->runtime);
+	}
+	cyaml_free(&how, &schema, read, 0);
 	return 0;
 }
 
-static int read_runtime(const char *path, bool must_exist, char **ret_runtime,
-			struct error *err)
+static int read_file(const char *path, bool must_exist, struct config *config,
+		     struct error *err)
 {
 	cleanup(free_ptr) char *text = NULL;
 	int r;
@@ -90,31 +104,73 @@ static int read_runtime(const char *path, bool must_exist, char **ret_runtime,
 	if (r < 0)
 		return error_set(err, -EINVAL, "cannot read the configuration '%s': %s",
 				 path, strerror(-r));
-	return parse(path, text, ret_runtime, err);
+	return parse(path, text, config, err);
 }
 
-int config_socket(const char *path, char **ret, struct error *err)
+/* What was not set gets its default. Doubled and trailing slashes go, as the daemon does
+ * it: mountinfo knows no such path. */
+static int settle(const struct config *config, const char *key, const char *otherwise,
+		  char **value, struct error *err)
 {
-	cleanup(free_ptr) char *runtime = NULL;
-	bool named = true;
-	char *socket;
-	int r;
+	char *to;
 
+	if (*value && **value != '/')
+		return error_set(err, -EINVAL, "'%s': %s must be an absolute path",
+				 config->path, key);
+	if (!*value)
+		*value = strdup(otherwise);
+	if (!*value)
+		return error_set(err, -ENOMEM, "out of memory");
+	to = *value;
+	for (const char *from = *value; *from; from++)
+		if (*from != '/' || (from[1] != '/' && from[1] != '\0'))
+			*to++ = *from;
+	if (to == *value)
+		*to++ = '/';
+	*to = '\0';
+	return 0;
+}
+
+static int load(const char *path, bool read, struct config **ret, struct error *err)
+{
+	cleanup(config_close_ptr) struct config *config = calloc(1, sizeof(*config));
+	bool named = true;
+	int r = 0;
+
+	if (!config)
+		return error_set(err, -ENOMEM, "out of memory");
 	if (!path)
 		path = getenv("DEPLOYFS_CONFIG");
 	if (!path || !*path) {
 		path = CONFIG_PATH_DEFAULT;
 		named = false;
 	}
-	r = read_runtime(path, named, &runtime, err);
+	config->path = path;
+	if (read)
+		r = read_file(path, named, config, err);
+	if (r == 0)
+		r = settle(config, "mount", CONFIG_MOUNT_DEFAULT, &config->mount, err);
+	if (r == 0)
+		r = settle(config, "store", CONFIG_STORE_DEFAULT, &config->store, err);
+	if (r == 0)
+		r = settle(config, "runtime", CONFIG_RUNTIME_DEFAULT, &config->runtime,
+			   err);
 	if (r < 0)
 		return r;
-	if (runtime && runtime[0] != '/')
-		return error_set(err, -EINVAL, "'%s': runtime must be an absolute path",
-				 path);
-	if (asprintf(&socket, "%s/deployfs.sock",
-		     runtime ? runtime : CONFIG_RUNTIME_DEFAULT) < 0)
+	if (asprintf(&config->socket, "%s/deployfs.sock", config->runtime) < 0) {
+		config->socket = NULL;
 		return error_set(err, -ENOMEM, "out of memory");
-	*ret = socket;
+	}
+	*ret = take_ptr(config);
 	return 0;
+}
+
+int config_open(const char *path, struct config **ret, struct error *err)
+{
+	return load(path, true, ret, err);
+}
+
+int config_defaults(const char *path, struct config **ret, struct error *err)
+{
+	return load(path, false, ret, err);
 }

@@ -4,14 +4,18 @@
 #include "table.h"
 #include "verbs.h"
 
+#include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 enum {
 	OPTION_AVAILABLE,
+	OPTION_IN_USE,
 };
 
 static const struct verb_option options[] = {
 	[OPTION_AVAILABLE] = {"available", 0, NULL, "what the origin has of APP"},
+	[OPTION_IN_USE] = {"in-use", 0, NULL, "who uses each version of APP"},
 	{0},
 };
 
@@ -44,6 +48,47 @@ static const char *join_channels(json_t *channels, char *text, size_t room)
 	return text;
 }
 
+static int note_holder(struct table *table, json_t *json, struct error *err)
+{
+	cleanup(free_ptr) char *text = NULL;
+	json_t *container, *known;
+	const char *name, *how;
+	json_int_t pid;
+	int r;
+
+	r = reply_read(json, err, "{s:I, s:s, s:o, s:s}", "pid", &pid, "name", &name,
+		       "container", &container, "how", &how);
+	if (r < 0)
+		return r;
+	known = json_is_string(container) ? container : NULL;
+	if (asprintf(&text, "in use by pid %jd (%s)%s%s: %s", (intmax_t)pid, name,
+		     known ? " in container " : "", reply_text(known, ""), how) < 0)
+		return error_set(err, -ENOMEM, "out of memory");
+	return table_note(table, text, err);
+}
+
+/* Who holds a version; nothing where the daemon has not looked, or knows no such member.
+ */
+static int note_holders(struct table *table, const char *state, json_t *version,
+			struct error *err)
+{
+	json_t *holders = json_object_get(version, "in_use"), *holder;
+	size_t i;
+	int r = 0;
+
+	json_array_foreach (holders, i, holder) {
+		r = note_holder(table, holder, err);
+		if (r < 0)
+			return r;
+	}
+	if (json_is_array(holders) && i == 0 && !strcmp(state, "removing"))
+		r = table_note(table,
+			       "about to be freed, or held by what /proc does not show: "
+			       "an overlay, say",
+			       err);
+	return r;
+}
+
 static int add_version(struct table *table, const char *app, json_t *json,
 		       struct error *err)
 {
@@ -62,14 +107,14 @@ static int add_version(struct table *table, const char *app, json_t *json,
 		return r;
 	snprintf(files_text, sizeof(files_text), "%ju",
 		 (uintmax_t)reply_number(files, 0));
-	return table_add(table,
-			 (const char *[]){app, version,
-					  join_channels(channels, channel_text,
-							sizeof(channel_text)),
-					  state, reply_size(size, size_text), files_text,
-					  imported,
-					  marks[(pinned ? 1 : 0) + (bad ? 2 : 0)]},
-			 err);
+	r = table_add(table,
+		      (const char *[]){app, version,
+				       join_channels(channels, channel_text,
+						     sizeof(channel_text)),
+				       state, reply_size(size, size_text), files_text,
+				       imported, marks[(pinned ? 1 : 0) + (bad ? 2 : 0)]},
+		      err);
+	return r < 0 ? r : note_holders(table, state, json, err);
 }
 
 static int add_app(struct table *table, json_t *json, struct error *err)
@@ -146,18 +191,27 @@ static int run(struct command *command, struct error *err)
 {
 	const char *app = command->argument_count ? command->arguments[0] : NULL;
 	const bool available = command->values[OPTION_AVAILABLE];
+	const bool in_use = command->values[OPTION_IN_USE];
 	cleanup(json_decrefp) json_t *reply = NULL;
 	cleanup(free_ptr) char *url = NULL;
 	int r;
 
 	if (available && !app)
 		return command_usage(command, err, "--available needs APP");
+	if (in_use && !app)
+		return command_usage(command, err, "--in-use needs APP");
+	if (in_use && available)
+		return command_usage(command, err,
+				     "--in-use and --available do not go together");
 	r = command_check_name(command, "app", app, err);
 	if (r < 0)
 		return r;
 	if (app)
 		r = client_url(&url, err, "/v1/apps/", app,
-			       available ? "/available" : NULL, NULL);
+			       available ? "/available"
+			       : in_use  ? "?in_use=true"
+					 : NULL,
+			       NULL);
 	else
 		r = client_url(&url, err, "/v1/apps", NULL);
 	if (r < 0)
@@ -170,11 +224,13 @@ static int run(struct command *command, struct error *err)
 
 const struct verb verb_list = {
 	.name = "list",
-	.synopsis = "[APP] [--available]",
+	.synopsis = "[APP] [--available | --in-use]",
 	.summary = "versions on this machine, or at the origin",
 	.help = "The versions on this machine: their channels, state, size and marks. "
 		"With\n"
-		"--available what the origin has of APP.",
+		"--available what the origin has of APP. Below a version that is being "
+		"removed\n"
+		"stands who still holds it; with --in-use below every version of APP.",
 	.options = options,
 	.arguments_min = 0,
 	.arguments_max = 1,

@@ -17,9 +17,9 @@
 #include <string.h>
 
 static const struct verb *const verbs[] = {
-	&verb_fetch,  &verb_import,  &verb_list,   &verb_flip, &verb_rollback,
-	&verb_status, &verb_history, &verb_verify, &verb_pin,  &verb_unpin,
-	&verb_remove, &verb_gc,      &verb_daemon,
+	&verb_fetch,  &verb_import, &verb_list,    &verb_flip,   &verb_rollback,
+	&verb_status, &verb_doctor, &verb_history, &verb_verify, &verb_pin,
+	&verb_unpin,  &verb_remove, &verb_gc,      &verb_daemon,
 };
 
 #define VERB_COUNT (sizeof(verbs) / sizeof(verbs[0]))
@@ -95,18 +95,22 @@ static int parse_global(struct command *command, int argc, char **argv, struct e
 static int run_verb(struct command *command, struct error *err)
 {
 	cleanup(client_close_ptr) struct client *client = NULL;
-	cleanup(free_ptr) char *socket = NULL;
+	cleanup(config_close_ptr) struct config *config = NULL;
 	int r;
 
-	r = config_socket(command->config, &socket, err);
+	if (command->verb->alone)
+		return command->verb->run(command, err);
+	r = config_open(command->config, &config, err);
 	if (r < 0)
 		return r;
-	r = client_open(socket, &client, err);
+	command->runtime = config->runtime;
+	r = client_open(config->socket, &client, err);
 	if (r < 0)
 		return r;
 	command->client = client;
 	r = command->verb->run(command, err);
 	command->client = NULL;
+	command->runtime = NULL;
 	return r;
 }
 

@@ -4,9 +4,13 @@
 #include "progress.h"
 #include "reply.h"
 #include "size.h"
+#include "supervisor.h"
 #include "verbs.h"
 
+#include <errno.h>
 #include <stdio.h>
+
+#define ANSWER_MS 3000
 
 static int print_daemon(json_t *reply, struct error *err)
 {
@@ -117,15 +121,37 @@ static int print_requests(json_t *reply, struct error *err)
 	return 0;
 }
 
+/* Nobody answers: what the supervisor has left behind, beside the error. */
+static void tell_supervisor(struct command *command, const struct error *err)
+{
+	cleanup(json_decrefp) json_t *reply = NULL;
+	struct supervisor supervisor;
+	char text[512];
+
+	supervisor_read(command->runtime, &supervisor);
+	if (command->json) {
+		reply = json_pack("{s:i, s:{s:s, s:s}, s:o}", "schema", 1, "error",
+				  "code", error_name(err->code), "message", err->text,
+				  "supervisor", supervisor_json(&supervisor));
+		command_show(command, reply);
+	} else if (supervisor.known) {
+		supervisor_text(&supervisor, text, sizeof(text));
+		print_line(stdout, "deployfsd  does not answer: %s", text);
+	}
+}
+
 static int run(struct command *command, struct error *err)
 {
 	cleanup(json_decrefp) json_t *reply = NULL;
 	cleanup(free_ptr) char *url = NULL;
 	int r;
 
+	client_limit(command->client, ANSWER_MS);
 	r = client_url(&url, err, "/v1/status", NULL);
 	if (r == 0)
 		r = command_call(command, "GET", url, NULL, &reply, err);
+	if (r == -ECONNREFUSED && !reply)
+		tell_supervisor(command, err);
 	if (r < 0 || command->json)
 		return r;
 	r = print_daemon(reply, err);
@@ -144,7 +170,9 @@ const struct verb verb_status = {
 	.name = "status",
 	.synopsis = "",
 	.summary = "the daemon, its mount, store, origins and running jobs",
-	.help = "The daemon, its mount, store and origins, running jobs.",
+	.help = "The daemon, its mount, store and origins, running jobs. Where it does "
+		"not answer\n"
+		"within 3 s: what its supervisor has written last.",
 	.arguments_min = 0,
 	.arguments_max = 0,
 	.run = run,

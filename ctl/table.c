@@ -17,6 +17,9 @@ void table_done(struct table *table)
 	for (size_t i = 0; i < table->cell_count; i++)
 		free(table->cells[i]);
 	free(table->cells);
+	for (size_t i = 0; i < table->note_count; i++)
+		free(table->notes[i].text);
+	free(table->notes);
 	*table = (struct table){0};
 }
 
@@ -45,6 +48,28 @@ int table_add(struct table *table, const char *const *cells, struct error *err)
 	for (size_t i = 0; i < table->column_count; i++)
 		if (add_cell(table, cells[i]) < 0)
 			return error_set(err, -ENOMEM, "out of memory");
+	return 0;
+}
+
+int table_note(struct table *table, const char *text, struct error *err)
+{
+	cleanup(free_ptr) char *copy = strdup(text);
+
+	if (table->note_count == table->note_room) {
+		size_t room = table->note_room ? table->note_room * 2 : 16;
+		struct table_note *notes =
+			reallocarray(table->notes, room, sizeof(*notes));
+
+		if (!notes)
+			return error_set(err, -ENOMEM, "out of memory");
+		table->notes = notes;
+		table->note_room = room;
+	}
+	if (!copy)
+		return error_set(err, -ENOMEM, "out of memory");
+	print_clean(copy);
+	table->notes[table->note_count++] =
+		(struct table_note){table->cell_count, take_ptr(copy)};
 	return 0;
 }
 
@@ -85,11 +110,19 @@ static void print_cell(FILE *out, const char *text, size_t width, bool right, si
 	*gap += 2;
 }
 
+/* The notes from @note on that stand before the cell @place; returns the next one. */
+static size_t print_notes(const struct table *table, size_t note, size_t place, FILE *out)
+{
+	for (; note < table->note_count && table->notes[note].after <= place; note++)
+		fprintf(out, "  %s\n", table->notes[note].text);
+	return note;
+}
+
 void table_print(const struct table *table, FILE *out)
 {
 	const size_t count = table->column_count;
 	cleanup(free_ptr) size_t *widths = calloc(count, sizeof(*widths));
-	size_t gap = 0;
+	size_t gap = 0, note = 0;
 
 	if (!widths || table->cell_count == 0)
 		return;
@@ -102,9 +135,11 @@ void table_print(const struct table *table, FILE *out)
 		if (i % count == 0) {
 			fputc('\n', out);
 			gap = 0;
+			note = print_notes(table, note, i, out);
 		}
 		print_cell(out, table->cells[i], widths[i % count],
 			   table->columns[i % count].right, &gap);
 	}
 	fputc('\n', out);
+	print_notes(table, note, table->cell_count, out);
 }

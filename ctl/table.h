@@ -15,12 +15,21 @@ struct column {
 	bool right; /* numbers and sizes */
 };
 
+/** A line of text between two rows. */
+struct table_note {
+	size_t after; /* cells that come before it */
+	char *text;   /* owned */
+};
+
 struct table {
 	const struct column *columns;
 	size_t column_count;
 	char **cells; /* owned; row by row */
 	size_t cell_count;
 	size_t room;
+	struct table_note *notes; /* owned */
+	size_t note_count;
+	size_t note_room;
 };
 
 /** table_init() - an empty table; @columns must outlive it */
@@ -37,6 +46,14 @@ void table_done(struct table *table);
  * Return: 0; -ENOMEM, with a part of the row added.
  */
 int table_add(struct table *table, const char *const *cells, struct error *err);
+
+/**
+ * table_note() - a line of text below the row that was added last
+ * @text: copied, control characters replaced
+ *
+ * Return: 0; -ENOMEM.
+ */
+int table_note(struct table *table, const char *text, struct error *err);
 
 /** table_print() - titles and rows; nothing at all when there is no row */
 void table_print(const struct table *table, FILE *out);

@@ -12,6 +12,7 @@ extern const struct verb verb_list;
 extern const struct verb verb_flip;
 extern const struct verb verb_rollback;
 extern const struct verb verb_status;
+extern const struct verb verb_doctor;
 extern const struct verb verb_history;
 extern const struct verb verb_verify;
 extern const struct verb verb_pin;

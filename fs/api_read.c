@@ -2,6 +2,7 @@
 #include "api_private.h"
 #include "cleanup.h"
 #include "clock.h"
+#include "in_use.h"
 #include "jobs.h"
 #include "origins.h"
 
@@ -122,7 +123,7 @@ static json_t *version_json(const struct version *version)
 
 	return json_pack("{s:s, s:s, s:[], s:b, s:b, s:s?, s:s, s:I, s:I, s:I, s:I, s:s, "
 			 "s:s?, s:s,"
-			 " s:s}",
+			 " s:s, s:n}",
 			 "version", version->name, "state",
 			 version_state_name(version->state), "channels", "pinned",
 			 version->pinned, "bad", version->bad, "bad_reason",
@@ -134,7 +135,7 @@ static json_t *version_json(const struct version *version)
 			 (json_int_t)version->files, "verified", version->verified,
 			 "origin", *version->origin ? version->origin : NULL, "imported",
 			 clock_format(version->imported_ns, time), "imported_by",
-			 version->imported_by);
+			 version->imported_by, "in_use");
 }
 
 /* Applications by name, while their versions and channels are gathered. */
@@ -237,6 +238,7 @@ int api_get_apps(struct api_request *request, json_t **ret, struct error *err)
 		json_decref(list);
 		return r;
 	}
+	in_use_fill(apps, request->service->mount.device, false);
 	/* Objects keep the order in which they were filled: by name. */
 	json_object_foreach (apps, name, app) {
 		sort_versions(json_object_get(app, "versions"));
@@ -249,14 +251,20 @@ int api_get_apps(struct api_request *request, json_t **ret, struct error *err)
 
 int api_get_app(struct api_request *request, json_t **ret, struct error *err)
 {
+	const char *in_use = api_query(request, "in_use");
 	json_t *apps, *app;
-	int r = catalog_find_app(request->service->store->catalog, request->app, err);
+	int r;
 
+	if (in_use && strcmp(in_use, "true") != 0 && strcmp(in_use, "false") != 0)
+		return error_set(err, -EINVAL, "'in_use' is true or false");
+	r = catalog_find_app(request->service->store->catalog, request->app, err);
 	if (r == 0)
 		r = gather(request->service, request->app, &apps, err);
 	if (r < 0)
 		return r;
 	app = app_of(apps, request->app);
+	in_use_fill(apps, request->service->mount.device,
+		    in_use && !strcmp(in_use, "true"));
 	sort_versions(json_object_get(app, "versions"));
 	*ret = json_pack("{s:O}", "app", app);
 	json_decref(apps);

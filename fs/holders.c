@@ -4,80 +4,32 @@
 #include "cleanup.h"
 #include "fd.h"
 #include "mountinfo.h"
+#include "procfs.h"
 
 #include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#define TOLD_MAX 10
-#define IDS_MAX  256
-
-/* Call @each for every process but ourselves. */
-static void each_process(void (*each)(void *context, pid_t pid), void *context)
-{
-	cleanup(dir_close) DIR *proc = opendir("/proc");
-	struct dirent *entry;
-
-	while (proc && (entry = readdir(proc))) {
-		pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
-
-		if (pid > 0 && pid != getpid())
-			each(context, pid);
-	}
-}
-
-/* The first line of /proc/PID/NAME. */
-static void proc_line(pid_t pid, const char *name, char *text, size_t size)
-{
-	cleanup(free_ptr) char *content = NULL;
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
-	text[0] = '\0';
-	if (file_read(path, 1 << 20, &content, NULL) == 0)
-		snprintf(text, size, "%.*s", (int)strcspn(content, "\n"), content);
-}
-
-/* The 64 hexadecimal digits that Docker, containerd and podman put into the cgroup's
- * path. */
-static bool container_of(pid_t pid, char id[static 13])
-{
-	cleanup(free_ptr) char *content = NULL;
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/%d/cgroup", (int)pid);
-	if (file_read(path, 1 << 20, &content, NULL) < 0)
-		return false;
-	for (const char *at = content; *at; at++) {
-		size_t digits = strspn(at, "0123456789abcdef");
-
-		if (digits == 64) {
-			snprintf(id, 13, "%.12s", at);
-			return true;
-		}
-		if (digits > 0)
-			at += digits - 1;
-	}
-	return false;
-}
+#define TOLD_MAX       10
+#define IDS_MAX        256
+#define PATH_TEXT_SIZE 4096
+#define MAPS_MAX       (64 << 20)
 
 static void tell(char *text, size_t size, size_t told, pid_t pid, const char *how)
 {
-	char name[64], id[13], where[40] = "";
+	char name[PROCESS_NAME_SIZE], id[PROCESS_CONTAINER_SIZE], where[40] = "";
 	size_t at = strlen(text);
 
 	if (told >= TOLD_MAX)
 		return;
-	proc_line(pid, "comm", name, sizeof(name));
-	if (container_of(pid, id))
+	if (process_container(pid, id))
 		snprintf(where, sizeof(where), " in container %s", id);
 	snprintf(text + at, size - at, "%spid %d (%s)%s: %s", at ? "; " : "", (int)pid,
-		 name, where, how);
+		 process_name(pid, name), where, how);
 }
 
 /* The mounts of one process that show the file system. */
@@ -108,74 +60,141 @@ static void mounts_done(struct mounts *mounts)
 	}
 }
 
-static bool below(const struct mounts *mounts, const char *path)
+/*
+ * The path in the file system of a path that /proc shows, or NULL where it is elsewhere.
+ * /proc tells paths from the root of the process's mount namespace, mountinfo from the
+ * root of the process; @root is what lies between the two, "" mostly.
+ */
+static const char *inside(const struct mounts *mounts, const char *root, const char *path,
+			  char *text, size_t size)
 {
-	for (size_t i = 0; i < mounts->count; i++) {
-		size_t size = mounts->points[i] ? strlen(mounts->points[i]) : 0;
+	const char *best = NULL, *best_root = "";
+	size_t root_size = strlen(root), best_size = 0;
 
-		if (size && !strncmp(path, mounts->points[i], size) &&
-		    (path[size] == '/' || path[size] == '\0'))
-			return true;
+	if (strncmp(path, root, root_size) != 0)
+		return NULL;
+	path += root_size;
+	for (size_t i = 0; i < mounts->count; i++) {
+		const char *point = mounts->points[i];
+		size_t point_size = point ? strlen(point) : 0;
+
+		if (!point_size || !mounts->roots[i])
+			continue;
+		if (point[point_size - 1] == '/')
+			point_size--;
+		if (strncmp(path, point, point_size) != 0 ||
+		    (path[point_size] != '/' && path[point_size] != '\0') ||
+		    (best && point_size < best_size))
+			continue;
+		best = path + point_size;
+		best_size = point_size;
+		best_root = mounts->roots[i];
 	}
-	return false;
+	if (!best)
+		return NULL;
+	snprintf(text, size, "%s%s", strcmp(best_root, "/") ? best_root : "", best);
+	return text;
 }
 
-static bool link_below(pid_t pid, const char *name, const struct mounts *mounts)
-{
-	char path[64], target[4096];
-	ssize_t size;
+/* One process, while its uses of the file system are told. */
+struct visit {
+	const struct mounts *mounts;
+	struct holder holder;
+	char root[PATH_TEXT_SIZE]; /* see inside() */
+	char path[PATH_TEXT_SIZE];
+	holder_fn *each;
+	void *context;
+};
 
-	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
-	size = readlink(path, target, sizeof(target) - 1);
-	if (size <= 0)
-		return false;
-	target[size] = '\0';
-	return below(mounts, target);
+static void visit_tell(struct visit *visit, enum holder_how how, const char *path)
+{
+	struct holder *holder = &visit->holder;
+
+	if (!holder->name[0]) {
+		process_name(holder->pid, holder->name);
+		process_container(holder->pid, holder->container);
+	}
+	holder->how = how;
+	holder->path = path;
+	visit->each(visit->context, holder);
+}
+
+static void visit_link(struct visit *visit, const char *name, enum holder_how how)
+{
+	char target[PATH_TEXT_SIZE];
+	const char *path;
+
+	if (process_link(visit->holder.pid, name, target, sizeof(target)) < 0)
+		return;
+	path = inside(visit->mounts, visit->root, target, visit->path,
+		      sizeof(visit->path));
+	if (path)
+		visit_tell(visit, how, path);
+}
+
+static bool mount_ours(const struct mounts *mounts, unsigned id)
+{
+	for (size_t i = 0; i < mounts->count; i++)
+		if (mounts->ids[i] == id)
+			return true;
+	return false;
 }
 
 /* An open file is told by the mount id in fdinfo: right in any namespace, and it touches
  * nothing. */
-static bool has_open(pid_t pid, const struct mounts *mounts)
+static void visit_files(struct visit *visit)
 {
 	char path[64];
 	struct dirent *entry;
 	cleanup(dir_close) DIR *dir = NULL;
 
-	snprintf(path, sizeof(path), "/proc/%d/fdinfo", (int)pid);
+	snprintf(path, sizeof(path), "/proc/%d/fdinfo", (int)visit->holder.pid);
 	dir = opendir(path);
 	while (dir && (entry = readdir(dir))) {
 		cleanup(free_ptr) char *content = NULL;
-		char name[320];
+		char name[320], target[PATH_TEXT_SIZE];
 		const char *at;
-		unsigned id;
 
 		snprintf(name, sizeof(name), "%s/%s", path, entry->d_name);
 		if (entry->d_name[0] == '.' ||
 		    file_read(name, 1 << 16, &content, NULL) < 0)
 			continue;
 		at = strstr(content, "mnt_id:");
-		id = at ? (unsigned)strtoul(at + 7, NULL, 10) : 0;
-		for (size_t i = 0; id && i < mounts->count; i++)
-			if (mounts->ids[i] == id)
-				return true;
+		if (!at ||
+		    !mount_ours(visit->mounts, (unsigned)strtoul(at + 7, NULL, 10)))
+			continue;
+		snprintf(name, sizeof(name), "fd/%s", entry->d_name);
+		if (process_link(visit->holder.pid, name, target, sizeof(target)) < 0)
+			target[0] = '\0';
+		at = inside(visit->mounts, visit->root, target, visit->path,
+			    sizeof(visit->path));
+		visit_tell(visit, HOLDER_OPEN, at ? at : "");
 	}
-	return false;
 }
 
-static bool has_mapped(pid_t pid, dev_t device)
+/* The device tells a mapping even where its mount is in no mountinfo: then the path
+ * begins at the root of the file system. */
+static void visit_mappings(struct visit *visit, dev_t device)
 {
 	cleanup(free_ptr) char *content = NULL;
 	char path[64], wanted[32], *rest = NULL;
 
-	snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
+	snprintf(path, sizeof(path), "/proc/%d/maps", (int)visit->holder.pid);
 	snprintf(wanted, sizeof(wanted), " %02x:%02x ", major(device), minor(device));
-	if (file_read(path, 64 << 20, &content, NULL) < 0)
-		return false;
+	if (file_read(path, MAPS_MAX, &content, NULL) < 0)
+		return;
 	for (char *line = strtok_r(content, "\n", &rest); line;
-	     line = strtok_r(NULL, "\n", &rest))
-		if (strstr(line, wanted))
-			return true;
-	return false;
+	     line = strtok_r(NULL, "\n", &rest)) {
+		const char *name = strstr(line, wanted) ? strchr(line, '/') : NULL;
+		const char *at;
+
+		if (!strstr(line, wanted))
+			continue;
+		name = name ? name : "";
+		at = inside(visit->mounts, visit->root, name, visit->path,
+			    sizeof(visit->path));
+		visit_tell(visit, HOLDER_MAPPED, at ? at : name);
+	}
 }
 
 struct search {
@@ -187,60 +206,126 @@ struct search {
 	size_t size, count;
 	ino_t namespaces[IDS_MAX];
 	size_t namespace_count;
+	holder_fn *each;
+	void *context;
 };
 
-static const char *how_held(pid_t pid, const struct mounts *mounts, dev_t device)
+/* Whether the mount namespace of a process is one that was not looked at before. */
+static bool namespace_new(struct search *search, pid_t pid)
 {
-	if (link_below(pid, "cwd", mounts))
-		return "working directory";
-	if (link_below(pid, "exe", mounts))
-		return "running program";
-	if (link_below(pid, "root", mounts))
-		return "root directory";
-	if (has_open(pid, mounts))
-		return "open file";
-	if (has_mapped(pid, device))
-		return "mapped file";
-	return NULL;
+	ino_t namespace = process_namespace(pid);
+
+	for (size_t i = 0; i < search->namespace_count; i++)
+		if (search->namespaces[i] == namespace)
+			return false;
+	if (namespace && search->namespace_count < IDS_MAX)
+		search->namespaces[search->namespace_count++] = namespace;
+	return namespace != 0;
+}
+
+/* Each bind of a part, told of the first process that is seen in its namespace. */
+static void visit_binds(struct visit *visit)
+{
+	const struct mounts *mounts = visit->mounts;
+
+	for (size_t i = 0; i < mounts->count; i++) {
+		if (!mounts->roots[i] || !mounts->points[i] ||
+		    !strcmp(mounts->roots[i], "/"))
+			continue;
+		visit->holder.point = mounts->points[i];
+		visit_tell(visit, HOLDER_BOUND, mounts->roots[i]);
+		visit->holder.point = NULL;
+	}
+}
+
+/* A process that has changed its root does not see the mounts above it. In our own
+ * namespace ours are the same, and more. */
+static int visit_mounts(struct visit *visit, struct mounts *mounts)
+{
+	const pid_t pid = visit->holder.pid;
+
+	if (process_link(pid, "root", visit->root, sizeof(visit->root)) < 0 ||
+	    !strcmp(visit->root, "/"))
+		visit->root[0] = '\0';
+	if (!visit->root[0] || process_namespace(pid) != process_namespace(getpid()))
+		return mountinfo_each(pid, mounts_add, mounts);
+	visit->root[0] = '\0';
+	return mountinfo_each(0, mounts_add, mounts);
 }
 
 static void look_at(void *context, pid_t pid)
 {
 	struct search *search = context;
 	cleanup(mounts_done) struct mounts mounts = {.device = search->device};
-	const char *how;
+	struct visit visit = {
+		.mounts = &mounts,
+		.holder.pid = pid,
+		.each = search->each,
+		.context = search->context,
+	};
 
-	if (mountinfo_each(pid, mounts_add, &mounts) < 0)
+	if (visit_mounts(&visit, &mounts) < 0)
 		return;
-	how = how_held(pid, &mounts, search->device);
-	if (how)
-		tell(search->text, search->size, search->count++, pid, how);
+	visit_link(&visit, "cwd", HOLDER_DIRECTORY);
+	visit_link(&visit, "exe", HOLDER_PROGRAM);
+	visit_link(&visit, "root", HOLDER_ROOT);
+	if (mounts.count)
+		visit_files(&visit);
+	visit_mappings(&visit, search->device);
+	if (mounts.count && namespace_new(search, pid))
+		visit_binds(&visit);
+}
+
+void holders_each(dev_t device, holder_fn *each, void *context)
+{
+	struct search search = {.device = device, .each = each, .context = context};
+
+	process_each(look_at, &search);
+}
+
+void holder_how(const struct holder *holder, char *text, size_t size)
+{
+	static const char *const names[] = {
+		[HOLDER_DIRECTORY] = "working directory",
+		[HOLDER_PROGRAM] = "running program",
+		[HOLDER_ROOT] = "root directory",
+		[HOLDER_OPEN] = "open file",
+		[HOLDER_MAPPED] = "mapped file",
+		[HOLDER_BOUND] = "bind mount",
+	};
+
+	if (holder->how == HOLDER_BOUND)
+		snprintf(text, size, "%s at '%s'", names[holder->how], holder->point);
+	else
+		snprintf(text, size, "%s", names[holder->how]);
+}
+
+/* The processes of holders_find(), each with the first of its uses. */
+struct found {
+	char *text;
+	size_t size, count;
+	pid_t last;
+};
+
+static void find_process(void *context, const struct holder *holder)
+{
+	struct found *found = context;
+	char how[64];
+
+	if (holder->how == HOLDER_BOUND || holder->pid == found->last)
+		return;
+	found->last = holder->pid;
+	holder_how(holder, how, sizeof(how));
+	tell(found->text, found->size, found->count++, holder->pid, how);
 }
 
 size_t holders_find(dev_t device, char *text, size_t size)
 {
-	struct search search = {.device = device, .text = text, .size = size};
+	struct found found = {.text = text, .size = size};
 
 	text[0] = '\0';
-	each_process(look_at, &search);
-	return search.count;
-}
-
-/* Whether the mount namespace of a process is one that was not looked at before. */
-static bool namespace_new(struct search *search, pid_t pid)
-{
-	char path[64];
-	struct stat st;
-
-	snprintf(path, sizeof(path), "/proc/%d/ns/mnt", (int)pid);
-	if (stat(path, &st) < 0)
-		return false;
-	for (size_t i = 0; i < search->namespace_count; i++)
-		if (search->namespaces[i] == st.st_ino)
-			return false;
-	if (search->namespace_count < IDS_MAX)
-		search->namespaces[search->namespace_count++] = st.st_ino;
-	return true;
+	holders_each(device, find_process, &found);
+	return found.count;
 }
 
 struct part {
@@ -304,7 +389,7 @@ size_t holders_binds(dev_t device, dev_t base_device, const char *base_root, cha
 	};
 
 	text[0] = '\0';
-	each_process(look_for_part, &search);
+	process_each(look_for_part, &search);
 	return search.count;
 }
 
@@ -337,7 +422,7 @@ bool holders_inside(dev_t device, const char *app, const char *version)
 	struct search search = {.device = device};
 
 	snprintf(search.version, sizeof(search.version), "/%s/%s", app, version);
-	each_process(look_inside, &search);
+	process_each(look_inside, &search);
 	return search.count > 0;
 }
 
@@ -393,7 +478,7 @@ size_t holders_over(dev_t device, const char *app, const char *version, char *te
 
 	text[0] = '\0';
 	snprintf(search.version, sizeof(search.version), "/%s/%s", app, version);
-	each_process(look_over, &search);
+	process_each(look_over, &search);
 	return search.count;
 }
 
@@ -425,12 +510,10 @@ bool holders_slaves(unsigned group)
 {
 	struct search search = {.group = group};
 	struct group own = {.id = group};
-	struct stat st;
 
 	/* Our own namespace: the mount itself is one member. */
-	if (stat("/proc/self/ns/mnt", &st) == 0)
-		search.namespaces[search.namespace_count++] = st.st_ino;
+	search.namespaces[search.namespace_count++] = process_namespace(getpid());
 	mountinfo_each(0, count_members, &own);
-	each_process(look_for_slaves, &search);
+	process_each(look_for_slaves, &search);
 	return search.count > 0 || own.members > 1;
 }

@@ -2,11 +2,11 @@
 # bash completion for deployctl
 
 _deployctl_apps() {
-	deployctl list 2>/dev/null | awk 'NR > 1 { print $1 }' | sort -u
+	deployctl list 2>/dev/null | awk 'NR > 1 && /^[^ ]/ { print $1 }' | sort -u
 }
 
 _deployctl_versions() {
-	deployctl list "$1" 2>/dev/null | awk 'NR > 1 { print $2 }'
+	deployctl list "$1" 2>/dev/null | awk 'NR > 1 && /^[^ ]/ { print $2 }'
 }
 
 _deployctl() {
@@ -37,14 +37,14 @@ _deployctl() {
 	done
 
 	if [[ -z $verb ]]; then
-		words='fetch import list flip rollback status history verify pin unpin remove gc
+		words='fetch import list flip rollback status doctor history verify pin unpin remove gc
 			daemon --config --json --help --version'
 	elif [[ $cur == -* ]]; then
 		words='--json --config --help'
 		case $verb in
 		fetch) words+=' --latest --progress' ;;
 		import) words+=' --app --version --sha256 --progress' ;;
-		list) words+=' --available' ;;
+		list) words+=' --available --in-use' ;;
 		flip|rollback) words+=' --channel -m' ;;
 		history) words+=' --channel' ;;
 		verify) words+=' --progress' ;;
@@ -55,8 +55,8 @@ _deployctl() {
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 		return
 	elif [[ $verb == daemon && $count -eq 0 ]]; then
-		words='stop reload'
-	elif [[ $verb != @(status|gc|daemon) && $count -eq 0 ]]; then
+		words='stop reload upgrade'
+	elif [[ $verb != @(status|doctor|gc|daemon) && $count -eq 0 ]]; then
 		words=$(_deployctl_apps)
 	elif [[ $verb == @(flip|verify|pin|unpin|remove) && $count -eq 1 ]]; then
 		words=$(_deployctl_versions "$app")

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 # fish completion for deployctl
 
-set -l verbs fetch import list flip rollback status history verify pin unpin remove gc daemon
+set -l verbs fetch import list flip rollback status doctor history verify pin unpin remove gc daemon
 
 function __deployctl_apps
-    deployctl list 2>/dev/null | awk 'NR > 1 { print $1 }' | sort -u
+    deployctl list 2>/dev/null | awk 'NR > 1 && /^[^ ]/ { print $1 }' | sort -u
 end
 
 function __deployctl_versions
-    deployctl list 2>/dev/null | awk 'NR > 1 { print $2 }' | sort -u
+    deployctl list 2>/dev/null | awk 'NR > 1 && /^[^ ]/ { print $2 }' | sort -u
 end
 
 complete -c deployctl -f
@@ -27,8 +27,9 @@ complete -c deployctl -n '__fish_seen_subcommand_from import' -l app -x -a '(__d
 complete -c deployctl -n '__fish_seen_subcommand_from import' -l version -x
 complete -c deployctl -n '__fish_seen_subcommand_from import' -l sha256 -x
 complete -c deployctl -n '__fish_seen_subcommand_from list' -l available -d 'what the origin has'
+complete -c deployctl -n '__fish_seen_subcommand_from list' -l in-use -d 'who uses each version'
 complete -c deployctl -n '__fish_seen_subcommand_from flip rollback history' -l channel -x -a current
 complete -c deployctl -n '__fish_seen_subcommand_from flip rollback' -s m -x -d why
 complete -c deployctl -n '__fish_seen_subcommand_from gc' -l dry-run -d 'only say'
 complete -c deployctl -n '__fish_seen_subcommand_from daemon' -l force -d 'even if the mount is used'
-complete -c deployctl -n '__fish_seen_subcommand_from daemon' -a 'stop reload'
+complete -c deployctl -n '__fish_seen_subcommand_from daemon' -a 'stop reload upgrade'

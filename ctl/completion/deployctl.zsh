@@ -4,13 +4,13 @@
 
 _deployctl_apps() {
 	local -a apps
-	apps=(${(fu)"$(deployctl list 2>/dev/null | awk 'NR > 1 { print $1 }')"})
+	apps=(${(fu)"$(deployctl list 2>/dev/null | awk 'NR > 1 && /^[^ ]/ { print $1 }')"})
 	compadd -a apps
 }
 
 _deployctl_versions() {
 	local -a versions
-	versions=(${(f)"$(deployctl list ${line[1]} 2>/dev/null | awk 'NR > 1 { print $2 }')"})
+	versions=(${(f)"$(deployctl list ${line[1]} 2>/dev/null | awk 'NR > 1 && /^[^ ]/ { print $2 }')"})
 	compadd -a versions
 }
 
@@ -26,7 +26,7 @@ _deployctl() {
 		'*::argument:->rest'
 	case $state in
 	verb)
-		compadd fetch import list flip rollback status history verify pin unpin remove \
+		compadd fetch import list flip rollback status doctor history verify pin unpin remove \
 			gc daemon
 		;;
 	rest)
@@ -36,7 +36,8 @@ _deployctl() {
 		import) _arguments $common $progress '--app[the application]:app:_deployctl_apps' \
 			'--version[its version]:version:' '--sha256[checksum]:sum:' \
 			'1:archive:_files' ;;
-		list) _arguments $common '--available[what the origin has]' \
+		list) _arguments $common '(--in-use)--available[what the origin has]' \
+			'(--available)--in-use[who uses each version]' \
 			'1:app:_deployctl_apps' ;;
 		flip) _arguments $common $channel '-m[why]:reason:' '1:app:_deployctl_apps' \
 			'2:version:_deployctl_versions' ;;
@@ -49,7 +50,7 @@ _deployctl() {
 			'2:version:_deployctl_versions' ;;
 		gc) _arguments $common '--dry-run[only say]' ;;
 		daemon) _arguments $common '--force[even if the mount is used]' \
-			'1:action:(stop reload)' ;;
+			'1:action:(stop reload upgrade)' ;;
 		*) _arguments $common ;;
 		esac
 		;;

@@ -8,7 +8,7 @@ import deploy
 from deploy import NOT_FOUND, UNREACHABLE, USAGE, small_app
 
 VERBS = ["fetch", "import", "list", "flip", "rollback", "status", "history", "verify", "remove", "pin", "unpin",
-         "gc", "daemon"]
+         "gc", "daemon", "doctor"]
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -47,6 +47,7 @@ WRONG_USAGE = [
     ["pin"], ["pin", "shop"], ["unpin"], ["unpin", "shop"],
     ["gc", "extra"], ["gc", "--wet-run"],
     ["daemon"], ["daemon", "dance"], ["daemon", "stop", "extra"],
+    ["daemon", "upgrade", "--force"], ["doctor", "extra"], ["list", "--in-use"],
 ]
 
 
@@ -99,6 +100,7 @@ NEED_THE_DAEMON = [
     ["fetch", "shop", "1.0"], ["import", "/etc/hostname", "--app", "shop", "--version", "1"], ["list"], ["list", "shop"],
     ["flip", "shop", "1.0"], ["rollback", "shop"], ["status"], ["history", "shop"], ["verify"], ["remove", "shop", "1.0"],
     ["pin", "shop", "1.0"], ["unpin", "shop", "1.0"], ["gc"], ["daemon", "stop"], ["daemon", "reload"],
+    ["daemon", "upgrade"],
 ]
 
 

@@ -71,6 +71,30 @@ def test_nothing_can_be_written(shell):
         assert "Read-only file system" in out, command
 
 
+def test_list_names_the_container_that_holds_a_version(running, daemon):
+    shell = running[1].shell("-v", f"{daemon.mount}:/srv/deployfs:rslave")
+    number = shell.out("hostname")
+    for command, how in ((f"exec 3<{APP}/1.1/VERSION", "open file"), (f"exec 3<&-; cd {APP}/1.1/", "working directory")):
+        shell.out(command)
+        versions = daemon.json("list", "pyapp", "--in-use")["app"]["versions"]
+        held = {version["version"]: version["in_use"] for version in versions}
+        assert [(use["name"], use["container"], use["how"]) for use in held["1.1"]] == [("sh", number, how)]
+        assert held["1.0"] == []
+        assert f"({held['1.1'][0]['name']}) in container {number}: {how}" in daemon.run("list", "pyapp", "--in-use").out
+    shell.close()
+
+
+def test_list_names_the_container_that_has_bound_a_version(running, daemon):
+    shell = running[1].shell("-v", f"{daemon.path('pyapp', '1.1')}:/app:ro")
+    number = shell.out("hostname")
+    held = daemon.json("list", "pyapp", "--in-use")["app"]["versions"][0]["in_use"]
+    assert {(use["container"], use["how"]) for use in held} == {(number, "bind mount at '/app'")}
+    shell.out("cd /app/empty 2>/dev/null || cd /app")
+    held = daemon.json("list", "pyapp", "--in-use")["app"]["versions"][0]["in_use"]
+    assert (number, "working directory") in {(use["container"], use["how"]) for use in held}
+    shell.close()
+
+
 def test_a_hundred_flips_are_each_seen(daemon, shell):
     for _ in range(50):
         for version in ("1.1", "1.0"):

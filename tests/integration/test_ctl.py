@@ -19,7 +19,7 @@ DEPLOYCTL = os.environ.get("DEPLOYCTL", str(ROOT / "build/ctl/deployctl"))
 
 VERBS = [
     "fetch", "import", "list", "flip", "rollback", "status", "history", "verify", "pin",
-    "unpin", "remove", "gc", "daemon",
+    "unpin", "remove", "gc", "daemon", "doctor",
 ]  # fmt: skip
 
 ERROR_EXITS = {
@@ -363,6 +363,82 @@ def test_list_shows_each_version_with_its_marks(ctl, api):
     assert ctl.run("list", "shop").stdout_text == text
     done = ctl.run("--json", "list", "shop")
     assert json.loads(done.stdout_text) == {"schema": 1, "app": APP}
+
+
+def test_list_says_below_a_version_who_holds_it(ctl, api):
+    holders = [
+        {"pid": 4711, "name": "nginx", "container": "0123456789ab", "how": "open file"},
+        {"pid": 12, "name": "sh", "container": None, "how": "bind mount at '/a\x1bb'"},
+    ]
+    versions = [
+        dict(VERSION, state="removing", in_use=holders),
+        dict(VERSION, version="1.4.1", state="removing", in_use=[]),
+        dict(VERSION, version="1.4.0", in_use=[]),
+        dict(VERSION, version="1.3.0", in_use=None),
+    ]
+    reply = {"schema": 1, "app": dict(APP, versions=versions)}
+    api.on("GET", "/v1/apps/shop", (200, reply))
+    lines = ctl.run("list", "shop").stdout_text.splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("shop")] == [
+        "1.4.2", "1.4.1", "1.4.0", "1.3.0",
+    ]  # fmt: skip
+    assert lines[2] == "  in use by pid 4711 (nginx) in container 0123456789ab: open file"
+    assert lines[3] == "  in use by pid 12 (sh): bind mount at '/a?b'"
+    assert lines[5].startswith("  about to be freed")
+    assert len(lines) == 8
+    assert [request.query for request in api.sent("GET")] == [{}]
+
+
+def test_list_in_use_asks_for_every_version(ctl, api):
+    api.on("GET", "/v1/apps/shop", (200, {"schema": 1, "app": APP}))
+    ctl.run("list", "shop", "--in-use")
+    assert [request.query for request in api.sent("GET")] == [{"in_use": "true"}]
+    ctl.run("list", "--in-use", code=2)
+    ctl.run("list", "shop", "--in-use", "--available", code=2)
+
+
+def worker(generation, pid, version="0.2.0"):
+    supervisor = {"pid": 1, "restarts": 0, "generation": generation}
+    return 200, dict(STATUS, version=version, pid=pid, supervisor=supervisor)
+
+
+def test_upgrade_waits_until_another_worker_serves(ctl, api):
+    """Meanwhile it may not answer at all, and the old one may still do so."""
+    done = (200, {"schema": 1, "changed": True})
+    for arguments in (["daemon", "upgrade"], ["daemon", "upgrade", "--json"]):
+        first, second = worker(7, 100, "0.1.0"), worker(8, 200)
+        api.on("GET", "/v1/status", first, first, BREAK, first, second)
+        api.on("POST", "/v1/daemon/upgrade", done)
+        text = ctl.run(*arguments).stdout_text
+        if "--json" in arguments:
+            assert json.loads(text) == second[1]
+        else:
+            assert text == "deployfsd 0.2.0 serves now (pid 200)\n"
+    assert len(api.sent("POST")) == 2
+
+
+def test_upgrade_of_what_is_being_upgraded_or_cannot_be(ctl, api):
+    api.on("GET", "/v1/status", worker(7, 100))
+    api.on("POST", "/v1/daemon/upgrade", (200, {"schema": 1, "changed": False}))
+    assert "already" in ctl.run("daemon", "upgrade", code=77).stdout_text
+    api.on("POST", "/v1/daemon/upgrade", failure("failed"))
+    assert "it is failed" in ctl.run("daemon", "upgrade", code=1).stderr_text
+    api.on("GET", "/v1/status", (200, STATUS))
+    assert "no supervisor" in ctl.run("daemon", "upgrade", code=1).stderr_text
+    assert len(api.sent("POST")) == 2
+    ctl.run("daemon", "upgrade", "--force", code=2)
+
+
+def test_status_does_not_wait_for_ever(ctl, api):
+    never = threading.Event()
+    api.on("GET", "/v1/status", lambda request: never.wait(TIMEOUT_S) and None or BREAK)
+    try:
+        done = ctl.run("status", code=5)
+        assert "3 s" in done.stderr_text and "doctor" in done.stderr_text
+        reply = json.loads(ctl.run("status", "--json", code=5).stdout_text)
+        assert reply["error"]["code"] == "unreachable" and reply["supervisor"] is None
+    finally:
+        never.set()
 
 
 def test_list_of_nothing_says_what_to_do(ctl, api):
