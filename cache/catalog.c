@@ -175,10 +175,9 @@ void catalog_close(struct catalog *catalog)
 {
 	if (!catalog)
 		return;
-	/* The next start finds an empty WAL, with the room it needs on a full disk. Where a
-	 * successor is just reading, that is not waited for. */
-	sqlite3_busy_timeout(catalog->db, 0);
-	if (catalog->writable &&
+	/* The next start finds an empty WAL, with the room it needs on a full disk. Where
+	 * a successor is just reading, that is not waited for. */
+	if (catalog->writable && sqlite3_busy_timeout(catalog->db, 0) == SQLITE_OK &&
 	    sqlite3_wal_checkpoint_v2(catalog->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL,
 				      NULL) == SQLITE_OK)
 		catalog_make_room(catalog, NULL);

@@ -185,8 +185,8 @@ static int add_key(void *context, const struct pack_key *key)
 }
 
 /* A store without its catalog is not a new one: taken for that, its packs would be swept
- * as orphans, and with them what no origin may have any more (I8). Not in store_own(): who
- * takes over from another has no time for it, and has the catalog open. */
+ * as orphans, and with them what no origin may have any more (I8). Not in store_own():
+ * who takes over from another has no time for it, and has the catalog open. */
 static int settle_catalog(const struct store *store, struct error *err)
 {
 	struct error why = {0};

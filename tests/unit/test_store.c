@@ -662,7 +662,7 @@ static void flip_to(struct site *site, const char *version)
 	struct flip flip;
 
 	if (catalog_flip(site->store->catalog, "shop", "current", version, "root", "",
-			 &flip, &changes, &site->err) < 0)
+			 NULL, &flip, &changes, &site->err) < 0)
 		fail_msg("%s", site->err.text);
 }
 
@@ -759,7 +759,8 @@ static void lost_catalog_is_rebuilt_from_its_copy(void **state)
 	uint64_t next;
 
 	fill_store(site);
-	assert_int_equal(catalog_pin(site->store->catalog, "shop", "1.0", true, NULL), 1);
+	assert_int_equal(
+		catalog_pin(site->store->catalog, "shop", "1.0", true, NULL, NULL), 1);
 	back_up(site);
 	TREE(site, "1.2", "echo later than the copy > file");
 	publish(site, "1.2");
@@ -772,7 +773,8 @@ static void lost_catalog_is_rebuilt_from_its_copy(void **state)
 	assert_whole(site, "1.1");
 	assert_whole(site, "1.2");
 	assert_true(next_node(site) > next);
-	assert_int_equal(catalog_pin(site->store->catalog, "shop", "1.0", true, NULL), 0);
+	assert_int_equal(
+		catalog_pin(site->store->catalog, "shop", "1.0", true, NULL, NULL), 0);
 }
 
 static void removed_version_does_not_come_back(void **state)
