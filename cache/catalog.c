@@ -18,9 +18,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define CHECKPOINT_FRAMES 1000 /* as SQLite would: 4 MiB of WAL */
+
 #define FIRST_FREE_NODE 16 /* 1 is the root, 2 is .deployfs; some are left */
 
-/* Each step brings the database from the version of its index to the next one. */
+/* Each step brings the database from the version of its index to the next one. It must
+ * change the schema: that is what tells a newer catalog from a damaged version number. */
 static const char *const steps[] = {
 	"CREATE TABLE meta(key TEXT PRIMARY KEY, value INTEGER NOT NULL);"
 	"CREATE TABLE app("
@@ -79,6 +82,8 @@ static const char *const steps[] = {
 };
 
 #define CATALOG_VERSION ((int64_t)(sizeof(steps) / sizeof(steps[0])))
+
+const int64_t catalog_version = CATALOG_VERSION;
 
 #define VERSION_COLUMNS                                                           \
 	"SELECT version.id, app.name, version.name, version.state, version.pack," \
@@ -170,6 +175,12 @@ void catalog_close(struct catalog *catalog)
 {
 	if (!catalog)
 		return;
+	/* The next start finds an empty WAL, with the room it needs on a full disk. Where
+	 * a successor is just reading, that is not waited for. */
+	if (catalog->writable && sqlite3_busy_timeout(catalog->db, 0) == SQLITE_OK &&
+	    sqlite3_wal_checkpoint_v2(catalog->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL,
+				      NULL) == SQLITE_OK)
+		catalog_make_room(catalog, NULL);
 	sqlite3_close(catalog->db);
 	pthread_mutex_destroy(&catalog->lock);
 	free(catalog);
@@ -177,7 +188,17 @@ void catalog_close(struct catalog *catalog)
 
 DEFINE_CLEANUP(struct catalog, catalog_close)
 
-static int schema_make(struct catalog *catalog, bool writable, struct error *err)
+int schema_make(sqlite3 *db, int64_t version, struct error *err)
+{
+	int64_t is = 0;
+	int r = sql_integer(db, "PRAGMA user_version", &is, err);
+
+	for (; r == 0 && is < version; is++)
+		r = sql_exec(db, steps[is], err);
+	return r;
+}
+
+static int migrate(struct catalog *catalog, bool writable, struct error *err)
 {
 	cleanup(transaction_end) struct transaction tx = {0};
 	int64_t version = 0;
@@ -193,11 +214,33 @@ static int schema_make(struct catalog *catalog, bool writable, struct error *err
 	if (!writable)
 		return error_set(err, -EBADMSG, "of version %lld", (long long)version);
 	r = transaction_begin(catalog, &tx, err);
-	for (; r == 0 && version < CATALOG_VERSION; version++)
-		r = sql_exec(catalog->db, steps[version], err);
+	if (r == 0)
+		r = schema_make(catalog->db, CATALOG_VERSION, err);
 	if (r == 0)
 		r = transaction_commit(&tx, err);
 	return r;
+}
+
+/* After each commit. In place of SQLite's own hook, which does the second half. */
+static int on_commit(void *context, sqlite3 *db, const char *name, int frames)
+{
+	struct catalog *catalog = context;
+
+	if (catalog->changed)
+		catalog->changed(catalog->changed_context);
+	if (frames >= CHECKPOINT_FRAMES)
+		sqlite3_wal_checkpoint_v2(db, name, SQLITE_CHECKPOINT_PASSIVE, NULL,
+					  NULL);
+	return SQLITE_OK;
+}
+
+void catalog_on_change(struct catalog *catalog, void (*changed)(void *context),
+		       void *context)
+{
+	cleanup(catalog_unlock) struct catalog *locked = catalog_lock(catalog);
+
+	catalog->changed = changed;
+	catalog->changed_context = context;
 }
 
 int catalog_open(const char *path, bool writable, struct catalog **ret, struct error *err)
@@ -213,10 +256,13 @@ int catalog_open(const char *path, bool writable, struct catalog **ret, struct e
 		     "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON", &catalog->db,
 		     &why);
 	if (r == 0)
-		r = schema_make(catalog, writable, &why);
+		r = migrate(catalog, writable, &why);
 	if (r < 0)
 		return error_set(err, r, "cannot open the catalog '%s': %s", path,
 				 why.text);
+	catalog->writable = writable;
+	if (writable)
+		sqlite3_wal_hook(catalog->db, on_commit, catalog);
 	*ret = take_ptr(catalog);
 	return 0;
 }
@@ -286,8 +332,8 @@ int app_find(struct catalog *catalog, const char *name, struct app_row *ret,
 	return 0;
 }
 
-static int app_make(struct catalog *catalog, const char *name, int64_t now_ns,
-		    struct app_row *ret, struct change_list *changes, struct error *err)
+int app_make(struct catalog *catalog, const char *name, int64_t now_ns,
+	     struct app_row *ret, struct change_list *changes, struct error *err)
 {
 	struct change *change;
 	int r = app_find(catalog, name, ret, NULL);
@@ -518,9 +564,8 @@ int catalog_check_new(struct catalog *catalog, const char *app, const char *vers
 	return r > 0 ? unhide(catalog, &known, changes, err) : r;
 }
 
-static int pack_insert(struct catalog *catalog, const struct pack_key *key,
-		       uint64_t pack_bytes, const uint64_t *deps, size_t dep_count,
-		       struct error *err)
+int pack_insert(struct catalog *catalog, const struct pack_key *key, uint64_t pack_bytes,
+		const uint64_t *deps, size_t dep_count, struct error *err)
 {
 	int r = sql_run(catalog->db, err,
 			"INSERT INTO pack(id, first_node, node_count, dir_count, bytes)"
@@ -535,8 +580,8 @@ static int pack_insert(struct catalog *catalog, const struct pack_key *key,
 	return r;
 }
 
-static int version_insert(struct catalog *catalog, const struct app_row *app,
-			  const struct version *version, struct error *err)
+int version_insert(struct catalog *catalog, const struct app_row *app,
+		   const struct version *version, struct error *err)
 {
 	return sql_run(
 		catalog->db, err,

@@ -100,6 +100,32 @@ int catalog_open(const char *path, bool writable, struct catalog **ret,
 void catalog_close(struct catalog *catalog);
 
 /**
+ * catalog_on_change() - have @changed called after each commit
+ * It runs under the catalog's lock: it must neither wait nor use the catalog.
+ */
+void catalog_on_change(struct catalog *catalog, void (*changed)(void *context),
+		       void *context);
+
+/**
+ * catalog_make_room() - keep what changes need on the disk, should it become full
+ *
+ * Blocks for the WAL, and free pages in the database: some thousand flips, pins and
+ * removals need no more. Quick when all is there. Only in a catalog opened for writing.
+ *
+ * Return: 0; -ENOSPC there is no room to keep.
+ */
+int catalog_make_room(struct catalog *catalog, struct error *err);
+
+/**
+ * catalog_backup() - write a copy of the present state, whole or not at all
+ * @path: of the copy; "@path.new" is used on the way
+ *
+ * Reads through a connection of its own: no change waits for it. A SQLite database with
+ * 16 bytes behind its end, XXH3-128 of what is before them.
+ */
+int catalog_backup(struct catalog *catalog, const char *path, struct error *err);
+
+/**
  * catalog_settle() - bring the files in .deployfs/ up to date at a start
  * @program_version: what .deployfs/version says
  */

@@ -12,6 +12,9 @@
 
 struct catalog {
 	sqlite3 *db;
+	bool writable;
+	void (*changed)(void *context); /* NULL: nobody wants to know */
+	void *changed_context;
 	pthread_mutex_t
 		lock; /* recursive; held by every public function for its whole run */
 };
@@ -33,11 +36,30 @@ void transaction_end(struct transaction *transaction); /* clean-up function */
 /** change_add() - append an empty change; NULL when out of memory */
 struct change *change_add(struct change_list *list, enum change_kind kind);
 
+/**
+ * sql_copy() - a database as bytes of a file that has no WAL; sqlite3_free() them
+ */
+int sql_copy(sqlite3 *db, unsigned char **ret, size_t *ret_size, struct error *err);
+
+/** file_write_durable(), file_rename_durable() - 0 or a negative errno; @end comes behind
+ * @data */
+int file_write_durable(const char *path, const void *data, size_t size, const void *end,
+		       size_t end_size);
+int file_rename_durable(const char *from, const char *to);
+/** dir_sync_of() - make the names in the directory of @path durable */
+int dir_sync_of(const char *path);
+
 struct app_row {
 	int64_t id;
 	char name[NAME_LENGTH_MAX + 1];
 	uint64_t node;
 };
+
+/** schema_make() - bring an empty or older database to @version */
+int schema_make(sqlite3 *db, int64_t version, struct error *err);
+
+/** CATALOG_VERSION - the user_version that this program writes */
+extern const int64_t catalog_version;
 
 /** app_find() - Return: 0; -ENOENT with a text */
 int app_find(struct catalog *catalog, const char *name, struct app_row *ret,
@@ -76,12 +98,30 @@ int request_other(struct error *err);
 int request_repeats(struct catalog *catalog, const char *key, const char *verb,
 		    const char *app, const char *version, struct error *err);
 
+/** app_make() - find it, or make it inside the transaction */
+int app_make(struct catalog *catalog, const char *name, int64_t now_ns,
+	     struct app_row *ret, struct change_list *changes, struct error *err);
+
+/** pack_insert(), version_insert() - rows as they are, inside a transaction; a version
+ * that was removed becomes present */
+int pack_insert(struct catalog *catalog, const struct pack_key *key, uint64_t pack_bytes,
+		const uint64_t *deps, size_t dep_count, struct error *err);
+int version_insert(struct catalog *catalog, const struct app_row *app,
+		   const struct version *version, struct error *err);
+
 /** nodes_take() - a range of node ids, inside a transaction */
 int nodes_take(struct catalog *catalog, uint64_t count, uint64_t *ret, struct error *err);
 
 /**
+ * channel_point() - give a channel a new id and target, inside a transaction
+ */
+int channel_point(struct catalog *catalog, const struct app_row *app, const char *channel,
+		  int64_t version_id, const char *version, int64_t now_ns,
+		  struct change_list *changes, struct error *err);
+
+/**
  * settle() - bring previous and status.json up to date, inside the transaction of a
- * change Also sets the modification time of the application's directory to @now_ns.
+ * change. Also sets the modification time of the application's directory to @now_ns.
  */
 int settle(struct catalog *catalog, const struct app_row *app, int64_t now_ns,
 	   struct change_list *changes, struct error *err);

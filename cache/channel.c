@@ -38,9 +38,9 @@ static int leaf_new(struct catalog *catalog, int64_t app, const char *name,
 	return r;
 }
 
-static int channel_point(struct catalog *catalog, const struct app_row *app,
-			 const char *channel, int64_t version_id, const char *version,
-			 int64_t now_ns, struct change_list *changes, struct error *err)
+int channel_point(struct catalog *catalog, const struct app_row *app, const char *channel,
+		  int64_t version_id, const char *version, int64_t now_ns,
+		  struct change_list *changes, struct error *err)
 {
 	struct change *change = change_add(changes, CHANGE_LINK);
 	int r;

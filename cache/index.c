@@ -19,7 +19,10 @@
 #define ROWS_A_COMMIT 4000
 
 struct index {
-	sqlite3 *db;
+	char *path;
+	bool writable;
+	bool damaged;
+	sqlite3 *db; /* NULL: it could not be opened, and counts as empty */
 	sqlite3_stmt *find_objects, *find_node;
 };
 
@@ -35,13 +38,21 @@ static const char schema[] =
 	"PRAGMA user_version = 1;"
 	"COMMIT;";
 
+static void db_close(struct index *index)
+{
+	sqlite3_finalize(index->find_objects);
+	sqlite3_finalize(index->find_node);
+	sqlite3_close(index->db);
+	index->find_objects = index->find_node = NULL;
+	index->db = NULL;
+}
+
 void index_close(struct index *index)
 {
 	if (!index)
 		return;
-	sqlite3_finalize(index->find_objects);
-	sqlite3_finalize(index->find_node);
-	sqlite3_close(index->db);
+	db_close(index);
+	free(index->path);
 	free(index);
 }
 
@@ -59,19 +70,17 @@ static int schema_make(sqlite3 *db, bool writable, struct error *err)
 	return sql_exec(db, schema, err);
 }
 
-static int open_once(const char *path, bool writable, struct index **ret,
-		     struct error *err)
+static int db_open(struct index *index, struct error *err)
 {
-	cleanup(index_close_ptr) struct index *index = calloc(1, sizeof(*index));
-	int r;
-
-	if (!index)
-		return error_set(err, -ENOMEM, "not enough memory");
 	/* The index can be made again: NORMAL, which loses the last commits in a power
 	 * cut but never the database, is enough. index_add() makes its end durable. */
-	r = sql_open(path, writable, "PRAGMA synchronous = NORMAL", &index->db, err);
+	int r = sql_open(
+		index->path, index->writable,
+		"PRAGMA synchronous = NORMAL; PRAGMA journal_size_limit = 4194304",
+		&index->db, err);
+
 	if (r == 0)
-		r = schema_make(index->db, writable, err);
+		r = schema_make(index->db, index->writable, err);
 	if (r == 0)
 		r = sql_prepare(index->db,
 				"SELECT pack, object FROM object WHERE content = ?1"
@@ -83,30 +92,59 @@ static int open_once(const char *path, bool writable, struct index **ret,
 				" ORDER BY node LIMIT 1",
 				&index->find_node, err);
 	if (r < 0)
+		db_close(index);
+	return r;
+}
+
+int index_open(const char *path, bool writable, struct index **ret, struct error *err)
+{
+	cleanup(index_close_ptr) struct index *index = calloc(1, sizeof(*index));
+	int r;
+
+	if (!index || !(index->path = strdup(path)))
+		return error_set(err, -ENOMEM, "not enough memory");
+	index->writable = writable;
+	r = db_open(index, err);
+	/* Nothing in it that the packs do not have. */
+	if (r == -EBADMSG || r == -ENOSPC)
+		r = writable ? index_renew(index, err) : 0;
+	if (r < 0)
 		return r;
 	*ret = take_ptr(index);
 	return 0;
 }
 
-int index_open(const char *path, bool writable, struct index **ret, struct error *err)
+int index_renew(struct index *index, struct error *err)
 {
-	int r = open_once(path, writable, ret, err);
+	int r;
 
-	if (r != -EBADMSG || !writable)
-		return r;
-	/* Damaged: nothing in it that the packs do not have. */
-	r = sql_remove(path);
+	db_close(index);
+	r = sql_remove(index->path);
 	if (r < 0)
-		return error_set(err, r, "cannot remove the damaged '%s': %s", path,
-				 strerror(-r));
-	return open_once(path, writable, ret, err);
+		return error_set(err, r, "cannot remove the damaged '%s': %s",
+				 index->path, strerror(-r));
+	index->damaged = false;
+	db_open(index, NULL);
+	return 0;
+}
+
+bool index_is_damaged(struct index *index)
+{
+	int64_t row;
+
+	if (index->db &&
+	    (sql_integer(index->db, "SELECT 1 FROM object LIMIT 1", &row, NULL) < 0 ||
+	     sql_integer(index->db, "SELECT 1 FROM node LIMIT 1", &row, NULL) < 0))
+		index->damaged = true;
+	return index->damaged;
 }
 
 bool index_empty(struct index *index)
 {
 	int64_t row = 0;
 
-	return sql_integer(index->db, "SELECT EXISTS(SELECT 1 FROM object)", &row, NULL) <
+	return !index->db ||
+	       sql_integer(index->db, "SELECT EXISTS(SELECT 1 FROM object)", &row, NULL) <
 		       0 ||
 	       !row;
 }
@@ -117,6 +155,8 @@ int index_find_objects(struct index *index, const struct checksum *content, size
 	sqlite3_stmt *statement = index->find_objects;
 	int count = 0, rc;
 
+	if (!index->db)
+		return 0;
 	sqlite3_bind_blob(statement, 1, content->bytes, sizeof(content->bytes),
 			  SQLITE_STATIC);
 	sqlite3_bind_int64(statement, 2, (sqlite3_int64)max);
@@ -135,6 +175,8 @@ int index_find_node(struct index *index, const struct checksum *identity, uint64
 	sqlite3_stmt *statement = index->find_node;
 	int rc;
 
+	if (!index->db)
+		return 0;
 	sqlite3_bind_blob(statement, 1, identity->bytes, sizeof(identity->bytes),
 			  SQLITE_STATIC);
 	sqlite3_bind_int64(statement, 2, (sqlite3_int64)after);
@@ -241,13 +283,17 @@ static int bulk_run(struct index *index, const char *text, bulk_fn *rows,
 			sql_exec(index->db, "ROLLBACK", NULL);
 	}
 	sqlite3_finalize(bulk.statement);
+	index->damaged |= r == -EBADMSG;
 	return r;
 }
 
 int index_add(struct index *index, const struct pack *pack, struct error *err)
 {
-	int r = bulk_run(index, "INSERT OR IGNORE INTO object VALUES(?1, ?2, ?3)",
-			 bulk_objects, pack, NULL, err);
+	int r = index->db ? 0 : db_open(index, err);
+
+	if (r == 0)
+		r = bulk_run(index, "INSERT OR IGNORE INTO object VALUES(?1, ?2, ?3)",
+			     bulk_objects, pack, NULL, err);
 
 	if (r == 0)
 		r = bulk_run(index, "INSERT OR IGNORE INTO node VALUES(?1, ?2)",
@@ -260,9 +306,12 @@ int index_add(struct index *index, const struct pack *pack, struct error *err)
 int index_remove(struct index *index, const struct pack *pack, const bool *object_live,
 		 const bool *node_live, struct error *err)
 {
-	int r = bulk_run(index, "DELETE FROM node WHERE identity = ?1 AND node = ?2",
-			 bulk_nodes, pack, node_live, err);
+	int r = 0;
 
+	if (!index->db)
+		return 0;
+	r = bulk_run(index, "DELETE FROM node WHERE identity = ?1 AND node = ?2",
+		     bulk_nodes, pack, node_live, err);
 	if (r == 0)
 		r = bulk_run(index,
 			     "DELETE FROM object WHERE content = ?1 AND pack = ?2"

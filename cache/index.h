@@ -17,11 +17,24 @@ struct index;
 /**
  * index_open() - open, and make where it is missing and @writable
  * @path: of index.db
- * A damaged or foreign file is replaced by an empty one when @writable.
+ * A damaged or foreign file is replaced by an empty one when @writable; otherwise nothing
+ * is found in it.
  * Return: 0; -EIO with SQLite's reason; -ENOMEM.
  */
 int index_open(const char *path, bool writable, struct index **ret, struct error *err);
 void index_close(struct index *index);
+
+/** index_is_damaged() - whether it is to be renewed: a statement has failed by damage, or
+ * would */
+bool index_is_damaged(struct index *index);
+
+/**
+ * index_renew() - throw away what is in it
+ * Its files are unlinked: who reads them goes on with the old ones. Return: 0, also when
+ * there is no room for a new one now: then it is empty, and made by the next index_add();
+ * a negative errno when the old one cannot be removed.
+ */
+int index_renew(struct index *index, struct error *err);
 
 /** index_empty() - whether it holds nothing, so that it must be filled again */
 bool index_empty(struct index *index);

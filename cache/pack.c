@@ -52,10 +52,19 @@ struct checksum pack_identity_hash(const struct checksum *content, uint64_t size
 	return checksum_of(&identity, sizeof(identity));
 }
 
+/* The mark of a retired pack is written alone, into a file that others share from: were
+ * it under the hash, a power cut between the two would lose what they share. */
+static struct checksum header_hash(const struct pack_header *header)
+{
+	struct pack_header unmarked = *header;
+
+	memset(unmarked.retired, 0, sizeof(unmarked.retired));
+	return checksum_of(&unmarked, offsetof(struct pack_header, header_hash));
+}
+
 void pack_header_seal(struct pack_header *header)
 {
-	header->header_hash =
-		checksum_of(header, offsetof(struct pack_header, header_hash));
+	header->header_hash = header_hash(header);
 }
 
 static int damaged(const struct pack *pack, const char *what, struct error *err)
@@ -64,32 +73,42 @@ static int damaged(const struct pack *pack, const char *what, struct error *err)
 			 (unsigned long long)pack->key.id, what);
 }
 
+const char *pack_header_fault(const struct pack_header *header, uint64_t file_size)
+{
+	struct checksum sum = header_hash(header);
+
+	if (memcmp(header->magic, PACK_MAGIC, sizeof(header->magic)))
+		return "it does not begin as a pack";
+	if (!checksum_equal(&sum, &header->header_hash))
+		return "wrong checksum of the header";
+	if (header->format != PACK_FORMAT || header->block_size != PACK_BLOCK_SIZE)
+		return "its format is of another version of deployfs";
+	if (header->meta_offset < PACK_HEADER_SIZE || header->meta_offset % META_ALIGN ||
+	    header->meta_offset > file_size ||
+	    header->meta_size > file_size - header->meta_offset ||
+	    header->bodies_end > header->meta_offset)
+		return "cut off";
+	if (header->app[sizeof(header->app) - 1] ||
+	    header->version[sizeof(header->version) - 1] ||
+	    header->origin[sizeof(header->origin) - 1] ||
+	    header->verified[sizeof(header->verified) - 1] ||
+	    header->imported_by[sizeof(header->imported_by) - 1])
+		return "a name without an end";
+	return NULL;
+}
+
 static int header_check(const struct pack *pack, uint64_t file_size, struct error *err)
 {
 	const struct pack_header *header = &pack->header;
-	struct checksum sum =
-		checksum_of(header, offsetof(struct pack_header, header_hash));
+	const char *fault = pack_header_fault(header, file_size);
 
-	if (memcmp(header->magic, PACK_MAGIC, sizeof(header->magic)))
-		return damaged(pack, "it does not begin as a pack", err);
-	if (!checksum_equal(&sum, &header->header_hash))
-		return damaged(pack, "wrong checksum of the header", err);
-	if (header->format != PACK_FORMAT || header->block_size != PACK_BLOCK_SIZE)
-		return damaged(pack, "its format is of another version of deployfs", err);
+	if (fault)
+		return damaged(pack, fault, err);
 	if (header->pack_id != pack->key.id ||
 	    header->first_node != pack->key.first_node ||
 	    header->node_count != pack->key.node_count ||
 	    header->dir_count != pack->key.dir_count)
 		return damaged(pack, "it is not the pack that the catalog means", err);
-	if (header->meta_offset < PACK_HEADER_SIZE || header->meta_offset % META_ALIGN ||
-	    header->meta_offset > file_size ||
-	    header->meta_size > file_size - header->meta_offset ||
-	    header->bodies_end > header->meta_offset)
-		return damaged(pack, "cut off", err);
-	if (header->app[sizeof(header->app) - 1] ||
-	    header->version[sizeof(header->version) - 1] ||
-	    header->origin[sizeof(header->origin) - 1])
-		return damaged(pack, "a name without an end", err);
 	return 0;
 }
 

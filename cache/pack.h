@@ -3,7 +3,8 @@
  * pack.h - one imported package on disk: its bodies, names, attributes and checksums
  *
  * A pack is written once and never changed, but for the header that the worker completes
- * before anybody sees it, and for holes that are punched where nothing lives any more.
+ * before anybody sees it, for the mark that it has lost its version, and for holes that
+ * are punched where nothing lives any more.
  * Everything is little-endian; docs/format.md draws the picture.
  *
  *   0           struct pack_header, 4096 bytes
@@ -63,8 +64,14 @@ struct pack_header {
 	char app[NAME_LENGTH_MAX + 8]; /* NUL-terminated, as are the next two */
 	char version[NAME_LENGTH_MAX + 8];
 	char origin[1024];
-	unsigned char reserved[2632];
-	struct checksum header_hash; /* of the 4080 bytes before it */
+	uint64_t files;
+	uint64_t unpacked_bytes;
+	char retired[8];      /* PACK_RETIRED: it has lost its version for good */
+	char verified[32];    /* NUL-terminated, as is the next one */
+	char imported_by[64]; /* who asked for it */
+	unsigned char reserved[2512];
+	struct checksum
+		header_hash; /* of the 4080 bytes before it, @retired being zero */
 };
 
 /* A body: one piece of content, stored once; in order of their offsets. */
@@ -116,6 +123,8 @@ _Static_assert(sizeof(struct pack_object) == 24, "object");
 _Static_assert(sizeof(struct pack_node) == 40, "node");
 _Static_assert(sizeof(struct pack_dir) == 40, "dir");
 _Static_assert(sizeof(struct pack_entry) == 16, "entry");
+
+#define PACK_RETIRED "RETIRED" /* with its NUL */
 
 /** What the catalog knows of a pack without opening it. */
 struct pack_key {
@@ -188,6 +197,9 @@ struct checksum pack_identity_hash(const struct checksum *content, uint64_t size
  * pack_header_seal() - complete the header_hash before the header is written
  */
 void pack_header_seal(struct pack_header *header);
+
+/** pack_header_fault() - what is wrong with a header, or NULL; @file_size: of the file */
+const char *pack_header_fault(const struct pack_header *header, uint64_t file_size);
 
 /**
  * pack_load() - read and check the metadata, if that was not done yet

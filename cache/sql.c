@@ -29,6 +29,13 @@ int sql_fail(sqlite3 *db, const char *what, struct error *err)
 	case SQLITE_NOMEM:
 		code = -ENOMEM;
 		break;
+	case SQLITE_READONLY:
+		code = -EROFS;
+		break;
+	case SQLITE_IOERR: /* of the shared memory beside a WAL, for one */
+		if (sqlite3_system_errno(db) == ENOSPC)
+			code = -ENOSPC;
+		break;
 	}
 	return error_set(err, code, "%s: %s", what, sqlite3_errmsg(db));
 }
@@ -40,7 +47,7 @@ int sql_open(const char *path, bool writable, const char *settings, sqlite3 **re
 		    (writable ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE
 			      : SQLITE_OPEN_READONLY);
 	sqlite3 *db = NULL;
-	int r;
+	int persist = 1, r;
 
 	if (sqlite3_open_v2(path, &db, flags, NULL) != SQLITE_OK) {
 		r = db ? sql_fail(db, path, err)
@@ -49,7 +56,14 @@ int sql_open(const char *path, bool writable, const char *settings, sqlite3 **re
 		return r;
 	}
 	sqlite3_busy_timeout(db, PATIENCE_MS);
-	r = writable ? sql_exec(db, "PRAGMA journal_mode = WAL", err) : 0;
+	/* What the WAL has on the disk stays its own from one start to the next: a full
+	 * disk must not keep us from starting. */
+	if (writable)
+		sqlite3_file_control(db, "main", SQLITE_FCNTL_PERSIST_WAL, &persist);
+	r = writable ? sql_exec(db,
+				"PRAGMA journal_mode = WAL; PRAGMA temp_store = MEMORY",
+				err)
+		     : 0;
 	if (r == 0 && settings)
 		r = sql_exec(db, settings, err);
 	if (r < 0) {

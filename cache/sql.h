@@ -3,8 +3,8 @@
  * sql.h - the little that catalog.c and index.c need around SQLite
  *
  * Errors: -EBADMSG when the database is damaged or not one; -ENOSPC when the disk is
- * full; -EBUSY when somebody else writes for more than ten seconds; -EIO otherwise. The
- * text is SQLite's.
+ * full; -EBUSY when somebody else writes for more than ten seconds; -EROFS when the file
+ * cannot be written; -EIO otherwise. The text is SQLite's.
  */
 #pragma once
 
@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 /**
- * sql_open() - open in WAL mode, extended result codes, ten seconds of patience
+ * sql_open() - open in WAL mode, ten seconds of patience; the WAL outlives a close
  * @settings: further PRAGMAs; may be NULL
  */
 int sql_open(const char *path, bool writable, const char *settings, sqlite3 **ret,

@@ -10,6 +10,7 @@
 #include "clock.h"
 #include "fd.h"
 #include "log.h"
+#include "rebuild.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -102,8 +103,9 @@ static int take_lock(struct store *store, bool wait, struct error *err)
 			*pid ? pid : "unknown", store->path);
 	}
 	snprintf(pid, sizeof(pid), "%d\n", (int)getpid());
-	if (ftruncate(store->lock_fd, 0) < 0 ||
-	    fd_pwrite_all(store->lock_fd, pid, strlen(pid), 0))
+	/* Written before it is cut: its block must not be given away on a full disk. */
+	if (fd_pwrite_all(store->lock_fd, pid, strlen(pid), 0) ||
+	    ftruncate(store->lock_fd, (off_t)strlen(pid)) < 0)
 		return error_set(err, -EIO, "cannot write '%s'", path);
 	return 0;
 }
@@ -152,12 +154,13 @@ static bool judge_all(const struct store *store, int dir, const char *file)
 	return true;
 }
 
+/* What a rebuild has put aside is for people to look at. */
 static bool judge_orphan(const struct store *store, int dir, const char *file)
 {
 	char *end;
 	uint64_t id = strtoull(file, &end, 10);
 	struct pack *pack = strcmp(end, ".pack") ? NULL : pack_set_get(store->packs, id);
-	bool orphan = !pack;
+	bool orphan = !pack && strcmp(end, ".pack.damaged");
 
 	pack_unref(pack);
 	return orphan;
@@ -181,34 +184,19 @@ static int add_key(void *context, const struct pack_key *key)
 	return pack_set_add(context, key);
 }
 
-static bool is_pack(const char *file)
-{
-	const char *end = strrchr(file, '.');
-
-	return end && !strcmp(end, ".pack");
-}
-
 /* A store without its catalog is not a new one: taken for that, its packs would be swept
- * as orphans, and with them what no origin may have any more (I8). */
-static int check_catalog(const struct store *store, struct error *err)
+ * as orphans, and with them what no origin may have any more (I8). Not in store_own():
+ * who takes over from another has no time for it, and has the catalog open. */
+static int settle_catalog(const struct store *store, struct error *err)
 {
-	cleanup(dir_close) DIR *dir = NULL;
-	struct dirent *entry;
-	char path[4096];
-	struct stat st;
+	struct error why = {0};
+	int r = catalog_check(store->path, &why);
 
-	if (stat(store_path(store, "catalog.db", path), &st) == 0 && st.st_size > 0)
-		return 0;
-	dir = opendir(store_path(store, "packs", path));
-	while (dir && (entry = readdir(dir)))
-		if (is_pack(entry->d_name))
-			return error_set(
-				err, -EBADMSG,
-				"the store '%s' has packs but no catalog.db: restore "
-				"catalog.db from a backup, or move packs/ away and fetch "
-				"everything again",
-				store->path);
-	return 0;
+	if (r == -EBADMSG)
+		r = store_rebuild(store->path, why.text, &why);
+	return r < 0 ? error_set(err, r, "cannot open the catalog of '%s': %s",
+				 store->path, why.text)
+		     : 0;
 }
 
 static int prepare(struct store *store, bool wait, struct error *err)
@@ -223,11 +211,7 @@ static int prepare(struct store *store, bool wait, struct error *err)
 		r = check_file_system(store, err);
 	if (r == 0)
 		r = take_lock(store, wait, err);
-	if (r == 0)
-		r = make_dirs(store, err);
-	if (r == 0)
-		r = check_catalog(store, err);
-	return r;
+	return r == 0 ? make_dirs(store, err) : r;
 }
 
 static int open_databases(struct store *store, enum store_mode mode, struct error *err)
@@ -247,8 +231,12 @@ static int open_databases(struct store *store, enum store_mode mode, struct erro
 /* With the lock, and the databases open: what was left behind goes. */
 static int settle(struct store *store, struct error *err)
 {
+	struct error why = {0};
 	int r = 0;
 
+	if (catalog_make_room(store->catalog, &why) < 0)
+		log_warning("a full disk may keep channels from being flipped: %s",
+			    why.text);
 	if (index_empty(store->index))
 		r = catalog_unindex_all(store->catalog, err);
 	if (r == 0)
@@ -278,6 +266,8 @@ int store_open(const char *path, enum store_mode mode, struct store **ret,
 		return error_set(err, -ENOMEM, "not enough memory");
 	if (own)
 		r = prepare(store, mode == STORE_WAIT, err);
+	if (r == 0 && own)
+		r = settle_catalog(store, err);
 	if (r == 0)
 		r = open_databases(store, mode, err);
 	if (r == 0 && own)
@@ -336,11 +326,17 @@ static int header_complete(struct store *store, int fd, const struct version *ve
 	if (r < 0)
 		return r;
 	header.package_size = version->package_bytes;
-	header.created_ns = clock_wall_ns();
+	header.created_ns = version->imported_ns;
+	header.files = version->files;
+	header.unpacked_bytes = version->unpacked_bytes;
+	memset(header.retired, 0, sizeof(header.retired));
 	memcpy(header.package_sha256, version->sha256, SHA256_SIZE);
 	snprintf(header.app, sizeof(header.app), "%s", version->app);
 	snprintf(header.version, sizeof(header.version), "%s", version->name);
 	snprintf(header.origin, sizeof(header.origin), "%s", version->origin);
+	snprintf(header.verified, sizeof(header.verified), "%s", version->verified);
+	snprintf(header.imported_by, sizeof(header.imported_by), "%s",
+		 version->imported_by);
 	pack_header_seal(&header);
 	r = fd_pwrite_all(fd, &header, sizeof(header), 0);
 	if (r < 0)
@@ -426,7 +422,7 @@ int store_add(struct store *store, const struct version *version,
 	return r;
 }
 
-int store_index(struct store *store, struct error *err)
+static int index_packs(struct store *store, struct error *err)
 {
 	cleanup(free_ptr) uint64_t *ids = NULL;
 	size_t count = 0;
@@ -449,6 +445,24 @@ int store_index(struct store *store, struct error *err)
 		pack_unref(pack);
 	}
 	return r;
+}
+
+int store_index(struct store *store, struct error *err)
+{
+	int r = index_packs(store, err);
+
+	if (!index_is_damaged(store->index))
+		return r;
+	r = store_renew_index(store, err);
+	return r < 0 ? r : index_packs(store, err);
+}
+
+/* Packs first: a crash in between leaves an index with rows that are entered again. */
+int store_renew_index(struct store *store, struct error *err)
+{
+	int r = catalog_unindex_all(store->catalog, err);
+
+	return r < 0 ? r : index_renew(store->index, err);
 }
 
 int store_partials(const struct store *store, struct partial **ret, size_t *ret_count,

@@ -94,6 +94,9 @@ int store_add(struct store *store, const struct version *version,
  */
 int store_index(struct store *store, struct error *err);
 
+/** store_renew_index() - begin index.db anew; store_index() fills it */
+int store_renew_index(struct store *store, struct error *err);
+
 /**
  * store_sweep() - give back the space of packs that lost their version
  * @ret_freed: bytes given back; may be NULL

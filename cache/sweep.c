@@ -10,6 +10,7 @@
 #include "cleanup.h"
 #include "fd.h"
 #include "log.h"
+#include "pack_scan.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -209,15 +210,28 @@ static uint64_t pack_bytes(const struct store *store, uint64_t id)
 }
 
 /* Rows that could be shared from go first: a crash later leaves content that is not
- * shared, never content that is shared and gone. */
+ * shared, never content that is shared and gone. An index that cannot be written, since
+ * it is damaged or the disk is full, must not keep space from being freed: it is begun
+ * anew.
+ */
+static int index_forget(struct store *store, const struct live *live, struct error *err)
+{
+	struct error why = {0};
+	int r = index_remove(store->index, live->pack, live->objects, live->nodes, &why);
+
+	if (r != -EBADMSG && r != -ENOSPC)
+		return r < 0 ? error_set(err, r, "%s", why.text) : r;
+	log_warning("the index is made again: %s", why.text);
+	return store_renew_index(store, err);
+}
+
 static int ghost_trim(struct store *store, uint64_t id, const struct live *live,
 		      struct error *err)
 {
 	int r = 0;
 
 	if (live->pack) {
-		r = index_remove(store->index, live->pack, live->objects, live->nodes,
-				 err);
+		r = index_forget(store, live, err);
 		for (uint32_t i = 0; r == 0 && i < live->pack->meta.object_count; i++)
 			if (!live->objects[i])
 				pack_distrust(live->pack, i);
@@ -235,8 +249,7 @@ static int ghost_drop(struct store *store, uint64_t id, struct live *live,
 	int r = 0;
 
 	if (live->pack)
-		r = index_remove(store->index, live->pack, live->objects, live->nodes,
-				 err);
+		r = index_forget(store, live, err);
 	if (r == 0)
 		r = catalog_drop_pack(store->catalog, id, err);
 	if (r == 0)
@@ -256,6 +269,13 @@ static void deps_dirty(struct sweep *sweep, size_t at)
 				sweep->ghosts[i].dirty = true;
 }
 
+static int ghost_retire(struct pack *pack, struct error *err)
+{
+	char path[4096];
+
+	return pack_retire(pack_path(pack->set, pack->key.id, path), err);
+}
+
 static int ghost_sweep(struct sweep *sweep, size_t at, uint64_t *freed, struct error *err)
 {
 	struct store *store = sweep->store;
@@ -265,6 +285,12 @@ static int ghost_sweep(struct sweep *sweep, size_t at, uint64_t *freed, struct e
 	int r = live_find(sweep, at, err);
 
 	if (r < 0 || !sweep->ghosts[at].dirty)
+		return r;
+	/* Before anything is punched out of it: a catalog that is rebuilt from the packs
+	 * must not make a version of it again. */
+	if (live->pack && !pack_retired(&live->pack->header))
+		r = ghost_retire(live->pack, err);
+	if (r < 0)
 		return r;
 	r = live->users ? ghost_trim(store, id, live, err)
 			: ghost_drop(store, id, live, err);

@@ -2,6 +2,7 @@
 #include "reaper.h"
 
 #include "cleanup.h"
+#include "clock.h"
 #include "log.h"
 
 #include <errno.h>
@@ -11,6 +12,10 @@
 
 #define REAP_AGAIN_S 2    /* while somebody holds a removed version */
 #define REAP_IDLE_S  3600 /* for old partial downloads */
+
+#define COPY_PAUSE_MS 5000  /* at least, between two copies of the catalog */
+#define COPY_AGAIN_MS 60000 /* after one that failed */
+#define COPY_LOAD     20    /* a copy takes at most this part of the time */
 
 /* Versions that are hidden, but not yet free. */
 struct hidden {
@@ -110,29 +115,107 @@ static int reap_round(struct service *s)
 	return r ? REAP_AGAIN_S : REAP_IDLE_S;
 }
 
-static void *reaper_main(void *context)
+/* After a commit, under the catalog's lock. */
+static void catalog_changed(void *context)
 {
 	struct service *s = context;
 
 	pthread_mutex_lock(&s->reaper_lock);
-	while (!s->reaper_stop) {
-		struct timespec until;
-		int seconds;
+	if (!s->catalog_changed)
+		pthread_cond_signal(&s->reaper_wake);
+	s->catalog_changed = true;
+	pthread_mutex_unlock(&s->reaper_lock);
+}
 
-		pthread_mutex_unlock(&s->reaper_lock);
-		seconds = reap_round(s);
-		clock_gettime(CLOCK_MONOTONIC, &until);
-		until.tv_sec += seconds;
-		pthread_mutex_lock(&s->reaper_lock);
+/* Copy the catalog, and keep room for changes; nobody waits for either. Returns how long
+ * the next copy is to be put off, in milliseconds. */
+static uint64_t copy_round(struct service *s, bool *told)
+{
+	uint64_t start = clock_monotonic_ms(), took;
+	struct error err = {0};
+	char path[4096];
+	int r = catalog_make_room(s->store->catalog, &err);
+
+	if (r == 0)
+		r = catalog_backup(s->store->catalog,
+				   store_path(s->store, "catalog.bak", path), &err);
+	if (r < 0 && !*told)
+		log_warning("the catalog's copy is not up to date: %s", err.text);
+	*told = r < 0;
+	if (r < 0)
+		return COPY_AGAIN_MS;
+	took = (clock_monotonic_ms() - start) * COPY_LOAD;
+	return took > COPY_PAUSE_MS ? took : COPY_PAUSE_MS;
+}
+
+/* What the reaper's thread has to do, and when; on the monotonic clock. */
+struct agenda {
+	uint64_t reap_ms, copy_ms;
+	bool copy_failed; /* and that was told */
+};
+
+static void wait_for_work(struct service *s, const struct agenda *agenda)
+{
+	uint64_t until_ms = agenda->reap_ms;
+	struct timespec until;
+
+	if (s->catalog_changed && agenda->copy_ms < until_ms)
+		until_ms = agenda->copy_ms;
+	until.tv_sec = (time_t)(until_ms / 1000);
+	until.tv_nsec = (long)(until_ms % 1000) * 1000000;
+	if (until_ms > clock_monotonic_ms())
+		pthread_cond_timedwait(&s->reaper_wake, &s->reaper_lock, &until);
+}
+
+static void work(struct service *s, struct agenda *agenda, bool kicked, bool copy)
+{
+	if (kicked || clock_monotonic_ms() >= agenda->reap_ms) {
+		int seconds = reap_round(s);
+
+		agenda->reap_ms = clock_monotonic_ms() + (uint64_t)seconds * 1000;
+	}
+	if (copy) {
+		uint64_t pause = copy_round(s, &agenda->copy_failed);
+
+		agenda->copy_ms = clock_monotonic_ms() + pause;
+	}
+}
+
+static void *reaper_main(void *context)
+{
+	struct service *s = context;
+	struct agenda agenda = {0};
+	bool stop = false;
+
+	pthread_mutex_lock(&s->reaper_lock);
+	while (!stop) {
+		bool kicked, copy;
+
 		if (!s->reaper_stop && !s->reaper_kicked)
-			pthread_cond_timedwait(&s->reaper_wake, &s->reaper_lock, &until);
+			wait_for_work(s, &agenda);
+		/* At the end the copy is brought up to date, whenever the last one was.
+		 */
+		stop = s->reaper_stop;
+		kicked = s->reaper_kicked && !stop;
+		copy = s->catalog_changed &&
+		       (stop || clock_monotonic_ms() >= agenda.copy_ms);
 		s->reaper_kicked = false;
+		if (copy)
+			s->catalog_changed = false;
+		pthread_mutex_unlock(&s->reaper_lock);
+		work(s, &agenda, kicked, copy);
+		pthread_mutex_lock(&s->reaper_lock);
+		if (copy && agenda.copy_failed)
+			s->catalog_changed = true;
 	}
 	pthread_mutex_unlock(&s->reaper_lock);
 	return NULL;
 }
+
 int reaper_start(struct service *s, struct error *err)
 {
+	s->catalog_changed = true; /* who knows what was copied last */
+	catalog_on_change(s->store->catalog, catalog_changed, s);
 	if (pthread_create(&s->reaper, NULL, reaper_main, s))
 		return error_set(err, -EAGAIN, "cannot start a thread");
 	s->reaper_started = true;

@@ -3,7 +3,8 @@
  * reaper.h - removed versions: freed when nobody holds them any more (I10)
  *
  * A thread that looks again every two seconds while something is held, and every hour for
- * partial downloads that nobody came back for.
+ * partial downloads that nobody came back for. It also copies the catalog to catalog.bak
+ * after changes, at most every five seconds, and at the end.
  */
 #pragma once
 

@@ -55,9 +55,10 @@ struct service {
 	struct config_use *config;
 
 	pthread_mutex_t reap;        /* one look for what can be freed at a time */
-	pthread_mutex_t reaper_lock; /* guards the four below */
+	pthread_mutex_t reaper_lock; /* guards the five below */
 	pthread_cond_t reaper_wake;
 	bool reaper_stop, reaper_kicked;
+	bool catalog_changed; /* since catalog.bak was written */
 	pthread_t reaper;
 	bool reaper_started;
 

@@ -15,8 +15,8 @@
 set -euo pipefail
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-required=(unit ctl origins commands main-job in-use doctor install hostile archives flips warm restart requests real-app container)
-unmeasured=(unit ctl origins commands main-job in-use doctor hostile archives restart requests)
+required=(unit ctl origins commands main-job in-use doctor install hostile archives flips warm restart state requests real-app container)
+unmeasured=(unit ctl origins commands main-job in-use doctor hostile archives restart state requests)
 suite_limit_s=${DEPLOYFS_SUITE_LIMIT_S:-900}
 
 suites=()

@@ -179,7 +179,10 @@ static int import_tree(struct site *site, const char *version)
 
 static struct version version_of(const char *name)
 {
-	struct version version = {.package_bytes = 1, .verified = "off"};
+	struct version version = {.package_bytes = 1,
+				  .files = 7,
+				  .verified = "off",
+				  .imported_ns = clock_wall_ns()};
 
 	snprintf(version.app, sizeof(version.app), "shop");
 	snprintf(version.name, sizeof(version.name), "%s", name);
@@ -653,24 +656,306 @@ static void adopted_pack_without_a_version_goes_at_the_next_start(void **state)
 	assert_true(pack_id_of(site, "1.0") > version.pack);
 }
 
-static void store_that_lost_its_catalog_is_refused_with_its_packs_whole(void **state)
+static void flip_to(struct site *site, const char *version)
+{
+	cleanup(change_list_done) struct change_list changes = {0};
+	struct flip flip;
+
+	if (catalog_flip(site->store->catalog, "shop", "current", version, "root", "",
+			 NULL, &flip, &changes, &site->err) < 0)
+		fail_msg("%s", site->err.text);
+}
+
+static void back_up(struct site *site)
+{
+	char path[4096];
+
+	if (catalog_backup(site->store->catalog,
+			   store_path(site->store, "catalog.bak", path), &site->err) < 0)
+		fail_msg("%s", site->err.text);
+}
+
+static void close_store(struct site *site)
+{
+	store_close(site->store);
+	site->store = NULL;
+}
+
+static void lose_catalog(struct site *site)
+{
+	close_store(site);
+	shell("cd '%s' && rm -f catalog.db catalog.db-wal catalog.db-shm",
+	      site->store_path);
+}
+
+static int current_is(void *context, const struct channel *channel)
+{
+	if (!strcmp(channel->name, "current"))
+		snprintf(context, NAME_LENGTH_MAX + 1, "%s", channel->version);
+	return 0;
+}
+
+static void assert_current(struct site *site, const char *version)
+{
+	char is[NAME_LENGTH_MAX + 1] = "";
+
+	assert_int_equal(catalog_each_channel(site->store->catalog, "shop", current_is,
+					      is, &site->err),
+			 0);
+	assert_string_equal(is, version);
+}
+
+static uint64_t next_node(struct site *site)
+{
+	uint64_t pack, node;
+
+	assert_int_equal(catalog_reserve(site->store->catalog, 1, &pack, &node, NULL), 0);
+	return node;
+}
+
+/* 1.0 and 1.1, which share, and the channel at 1.1. */
+static void fill_store(struct site *site)
+{
+	TREE(site, "1.0", FILL "fill keep 50000 k; fill a 9000 a");
+	TREE(site, "1.1", FILL "fill keep 50000 k; fill b 9000 b; ln -s b link");
+	publish(site, "1.0");
+	publish(site, "1.1");
+	flip_to(site, "1.0");
+	flip_to(site, "1.1");
+}
+
+static void lost_catalog_is_rebuilt_from_the_packs(void **state)
+{
+	struct site *site = *state;
+	struct version before, after;
+	uint64_t next;
+
+	fill_store(site);
+	next = next_node(site);
+	assert_int_equal(catalog_find(site->store->catalog, "shop", "1.1", &before, NULL),
+			 0);
+	lose_catalog(site);
+	open_store(site);
+	assert_whole(site, "1.0");
+	assert_whole(site, "1.1");
+	assert_current(site, "");
+	assert_int_equal(catalog_find(site->store->catalog, "shop", "1.1", &after, NULL),
+			 0);
+	assert_int_equal(after.pack, before.pack);
+	assert_int_equal(after.first_node, before.first_node);
+	assert_memory_equal(after.sha256, before.sha256, SHA256_SIZE);
+	assert_int_equal(after.files, before.files);
+	assert_int_equal(after.imported_ns, before.imported_ns);
+	assert_string_equal(after.verified, before.verified);
+	assert_true(next_node(site) > next);
+	flip_to(site, "1.0");
+	reopen_store(site);
+	assert_current(site, "1.0");
+}
+
+static void lost_catalog_is_rebuilt_from_its_copy(void **state)
+{
+	struct site *site = *state;
+	uint64_t next;
+
+	fill_store(site);
+	assert_int_equal(
+		catalog_pin(site->store->catalog, "shop", "1.0", true, NULL, NULL), 1);
+	back_up(site);
+	TREE(site, "1.2", "echo later than the copy > file");
+	publish(site, "1.2");
+	flip_to(site, "1.0");
+	next = next_node(site);
+	lose_catalog(site);
+	open_store(site);
+	assert_current(site, "1.1");
+	assert_whole(site, "1.0");
+	assert_whole(site, "1.1");
+	assert_whole(site, "1.2");
+	assert_true(next_node(site) > next);
+	assert_int_equal(
+		catalog_pin(site->store->catalog, "shop", "1.0", true, NULL, NULL), 0);
+}
+
+static void removed_version_does_not_come_back(void **state)
+{
+	struct site *site = *state;
+	struct version version;
+
+	for (int copy = 0; copy < 2; copy++) {
+		TREE(site, "1.0", FILL "fill keep 50000 k; fill a 9000 a");
+		TREE(site, "1.1", FILL "fill keep 50000 k; fill b 9000 b");
+		publish(site, "1.0");
+		publish(site, "1.1");
+		if (copy)
+			back_up(site);
+		forget(site, "1.0");
+		swept(site);
+		lose_catalog(site);
+		open_store(site);
+		assert_whole(site, "1.1");
+		assert_true(catalog_find(site->store->catalog, "shop", "1.0", &version,
+					 NULL) == -ENOENT ||
+			    version.state == VERSION_REMOVED);
+		assert_int_equal(files_in(site, "packs"), 2);
+		/* Fetched again it is a version again, over a further rebuild. */
+		publish(site, "1.0");
+		lose_catalog(site);
+		open_store(site);
+		assert_whole(site, "1.0");
+		close_store(site);
+		shell("rm -rf '%s'", site->store_path);
+		open_store(site);
+	}
+}
+
+static void pack_without_a_readable_header_is_put_aside(void **state)
+{
+	struct site *site = *state;
+	uint64_t next;
+
+	fill_store(site);
+	TREE(site, "2.0", FILL "fill x 3000 x");
+	publish(site, "2.0");
+	next = next_node(site);
+	damage(site, pack_id_of(site, "2.0"));
+	lose_catalog(site);
+	open_store(site);
+	assert_whole(site, "1.0");
+	assert_whole(site, "1.1");
+	assert_int_equal(files_in(site, "packs"), 3);
+	assert_true(next_node(site) > next);
+	shell("ls '%s'/packs/*.pack.damaged > /dev/null", site->store_path);
+}
+
+static void catalog_older_than_its_packs_is_brought_up_to_date(void **state)
+{
+	struct site *site = *state;
+
+	fill_store(site);
+	close_store(site);
+	shell("cp '%s/catalog.db' '%s/old.db'", site->store_path, site->dir);
+	open_store(site);
+	TREE(site, "1.2", "echo later > file");
+	publish(site, "1.2");
+	lose_catalog(site);
+	shell("cp '%s/old.db' '%s/catalog.db'", site->dir, site->store_path);
+	open_store(site);
+	assert_whole(site, "1.2");
+	assert_current(site, "1.1");
+}
+
+/* What a WAL that lost its end leaves: whole, but older than the copy. */
+static void catalog_older_than_its_copy_is_brought_up_to_date(void **state)
+{
+	struct site *site = *state;
+
+	fill_store(site);
+	close_store(site);
+	shell("cp '%s/catalog.db' '%s/old.db'", site->store_path, site->dir);
+	open_store(site);
+	flip_to(site, "1.0");
+	back_up(site);
+	lose_catalog(site);
+	shell("cp '%s/old.db' '%s/catalog.db'", site->dir, site->store_path);
+	open_store(site);
+	assert_current(site, "1.0");
+}
+
+static void newer_catalog_is_refused_and_kept(void **state)
 {
 	struct site *site = *state;
 	struct store *other = NULL;
 
-	TREE(site, "1.0", "echo one > file");
-	publish(site, "1.0");
-	store_close(site->store);
-	site->store = NULL;
-	shell("mkdir '%s/away' && mv '%s'/catalog.db* '%s/away'", site->dir,
-	      site->store_path, site->dir);
+	fill_store(site);
+	back_up(site);
+	close_store(site);
+	shell("sqlite3 '%s/catalog.db' 'CREATE TABLE later(x); PRAGMA user_version = 99;'"
+	      " && cp '%s/catalog.db' '%s/newer.db'",
+	      site->store_path, site->store_path, site->dir);
 	assert_int_equal(store_open(site->store_path, STORE_OWN, &other, &site->err),
 			 -EBADMSG);
-	assert_non_null(strstr(site->err.text, "catalog.db"));
-	assert_null(other);
-	shell("mv '%s'/away/* '%s'", site->dir, site->store_path);
+	assert_non_null(strstr(site->err.text, "newer"));
+	shell("sqlite3 '%s/catalog.db' 'SELECT * FROM later' && cd '%s' &&"
+	      " [ ! -e catalog.db.damaged ]",
+	      site->store_path, site->store_path);
+	/* With our own schema the number is what is damaged. */
+	shell("sqlite3 '%s/catalog.db' 'DROP TABLE later;'", site->store_path);
 	open_store(site);
-	assert_int_equal(files_in(site, "packs"), 1);
+	assert_whole(site, "1.1");
+	assert_current(site, "1.1");
+}
+
+static void sum_of_folder(struct site *site, char text[static 65])
+{
+	char command[300];
+	FILE *pipe;
+
+	snprintf(command, sizeof(command),
+		 "cd '%s' && cat packs/* | sha256sum | head -c 64", site->store_path);
+	pipe = popen(command, "r");
+	assert_non_null(pipe);
+	assert_int_equal(fread(text, 1, 64, pipe), 64);
+	text[64] = '\0';
+	pclose(pipe);
+}
+
+/* Any bytes, anywhere in the catalog: every version serves, no id is given out again, and
+ * where there is a copy the channel is where it was. */
+static void catalog_survives_random_damage(void **state)
+{
+	struct site *site = *state;
+	const char *given = getenv("DEPLOYFS_TEST_SEED");
+	unsigned seed = given ? (unsigned)atoi(given) : (unsigned)(clock_wall_ns() >> 10);
+	char before[65], after[65];
+	uint64_t next;
+
+	print_message("DEPLOYFS_TEST_SEED=%u\n", seed);
+	fill_store(site);
+	for (int i = 0; i < 30; i++)
+		flip_to(site, i % 2 ? "1.1" : "1.0");
+	back_up(site);
+	next = next_node(site);
+	close_store(site);
+	shell("cp -a '%s' '%s/whole'", site->store_path, site->dir);
+	sum_of_folder(site, before);
+	for (int round = 0; round < 60; round++) {
+		char path[200];
+		unsigned char bytes[64];
+		struct stat st;
+		size_t size;
+		int fd;
+
+		shell("rm -rf '%s' && cp -a '%s/whole' '%s'", site->store_path, site->dir,
+		      site->store_path);
+		snprintf(path, sizeof(path), "%s/catalog.%s", site->store_path,
+			 round % 6 == 5 ? "bak" : "db");
+		if (round % 6 == 4)
+			shell("rm '%s/catalog.bak'", site->store_path);
+		fd = open(path, O_RDWR);
+		assert_true(fd >= 0 && fstat(fd, &st) == 0);
+		size = round % 3 ? 1 : (size_t)rand_r(&seed) % sizeof(bytes) + 1;
+		for (size_t i = 0; i < size; i++)
+			bytes[i] = (unsigned char)rand_r(&seed);
+		/* Pages in use: the room that is kept behind them is of zeros. */
+		assert_int_equal(fd_pwrite_all(fd, bytes, size,
+					       (uint64_t)rand_r(&seed) % (120 * 1024)),
+				 0);
+		close(fd);
+		open_store(site);
+		assert_whole(site, "1.0");
+		assert_whole(site, "1.1");
+		assert_true(next_node(site) >= next);
+		if (round % 6 != 4)
+			assert_current(site, "1.1");
+		flip_to(site, "1.0");
+		reopen_store(site);
+		assert_current(site, "1.0");
+		close_store(site);
+		sum_of_folder(site, after);
+		assert_string_equal(after, before);
+	}
+	open_store(site);
 }
 
 static void second_daemon_is_told_who_has_the_store(void **state)
@@ -857,7 +1142,14 @@ int main(void)
 		WITH_SITE(lost_index_is_made_again_from_the_packs),
 		WITH_SITE(leftovers_of_a_crash_go_at_the_next_start),
 		WITH_SITE(adopted_pack_without_a_version_goes_at_the_next_start),
-		WITH_SITE(store_that_lost_its_catalog_is_refused_with_its_packs_whole),
+		WITH_SITE(lost_catalog_is_rebuilt_from_the_packs),
+		WITH_SITE(lost_catalog_is_rebuilt_from_its_copy),
+		WITH_SITE(removed_version_does_not_come_back),
+		WITH_SITE(pack_without_a_readable_header_is_put_aside),
+		WITH_SITE(catalog_older_than_its_packs_is_brought_up_to_date),
+		WITH_SITE(catalog_older_than_its_copy_is_brought_up_to_date),
+		WITH_SITE(newer_catalog_is_refused_and_kept),
+		WITH_SITE(catalog_survives_random_damage),
 		WITH_SITE(second_daemon_is_told_who_has_the_store),
 		WITH_SITE(store_that_others_can_change_is_refused),
 		WITH_SITE(garbage_is_not_adopted),
