@@ -363,6 +363,22 @@ class Daemon:
         self.stop()
         return self.start()
 
+    def worker(self):
+        """The pid of the process that serves and changes."""
+        return self.process.pid
+
+    def gone(self):
+        """Return when all of it has ended, after its worker was killed by somebody else."""
+        code = self.process.wait(PATIENCE_S)
+        assert code == -signal.SIGKILL, f"deployfsd ended with {code}:\n{self.log_tail()}"
+        self.commands.append("wait $!")
+        self.process = None
+
+    def recover(self):
+        """Return when it answers again, after its worker was killed by somebody else."""
+        self.gone()
+        return self.start()
+
     def cleanup(self):
         """End it however it is, and leave nothing mounted."""
         pids = [*self.processes(), self.process.pid if self.process else 0]

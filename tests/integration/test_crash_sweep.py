@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each change is killed, or has a call fail, at each place where that could matter.
+
+The places are the calls that files, sockets and the kernel's FUSE notice (tests/tools/fault_at.c): between
+two of them a crash leaves the same behind. Counted are all threads of the daemon together, then its job. Left
+out are what a program does before its main(), calls that only read, and stores through a mapping, of which
+there are none but SQLite's wal-index, which is made again. The order of calls of different threads may differ
+from run to run, by one or two places.
+
+A sample of the points runs by default, all of them with tests/run.sh --full. DEPLOYFS_SEED chooses the sample,
+DEPLOYFS_POINT='fetch worker kill 17' one point.
+"""
+import os
+import random
+import time
+from dataclasses import dataclass
+
+import pytest
+
+import faults
+from deploy import DONE, figure, wait_until
+from faults import Bases, FaultAt
+
+SEED = int(os.environ.get("DEPLOYFS_SEED", random.SystemRandom().randrange(1 << 32)))
+SAMPLE = 8  # points of each change, of some 50 to 200
+
+FAILING = ("write", "pwrite64", "fsync", "fdatasync", "syncfs", "fallocate", "ftruncate", "mmap", "openat", "rename",
+           "unlink", "mkdir")
+CALLS = {"kill": (), "EIO": FAILING, "ENOSPC": FAILING}
+
+pytestmark = pytest.mark.skipif(not faults.FAULT_AT.exists(), reason="fault-at is for x86-64")
+
+
+@dataclass(frozen=True)
+class Point:
+    change: str
+    scope: str  # worker or job
+    fault: str  # kill or an error
+    at: int
+
+    def __str__(self):
+        return f"{self.change} {self.scope} {self.fault} {self.at}"
+
+
+class Sweep:
+    def __init__(self, place):
+        package = faults.publish(place.origin)
+        self.bases = Bases(place.daemon(), place.folder / "bases")
+        self.daemon = self.bases.daemon
+        self.changes = {change.name: change for change in faults.changes(package)}
+        self.tried, self.bad = 0, []
+
+    def points(self, change):
+        found = []
+        for scope in change.scopes:
+            for fault in CALLS:
+                places = self.bases.count(change, scope, fault, CALLS[fault])
+                found += [Point(change.name, scope, fault, at + 1) for at in range(places)]
+        return found
+
+    def suffer(self, change, point, old, new, restart):
+        """One point. @restart: look at what is on the disk before anything else is written."""
+        daemon = self.daemon
+        self.bases.lay(change.base)
+        daemon.start()
+        injector = FaultAt(daemon, point.scope, point.at, point.fault, CALLS[point.fault])
+        command = daemon.background(*change.command)
+        wait_until(lambda: injector.fired() or command.poll() is not None and faults.finished(daemon),
+                   "it fired or is done")
+        fired = injector.fired()
+        killed = fired and point.fault == "kill" and point.scope == "worker"
+        if killed:
+            daemon.recover()
+        answer = faults.answer(command)
+        injector.close()
+        if not killed:
+            faults.check_answer(answer)
+        if not killed and restart:
+            daemon.kill()
+            daemon.start()
+        faults.check(daemon, change, old, new, acknowledged=answer.code == DONE, fired=fired, restarted=killed or restart)
+        faults.repeat(daemon, change, old, new)
+        if not killed and not restart:
+            daemon.kill()
+            daemon.start()
+            assert faults.check(daemon, change, old, new, acknowledged=True)
+        daemon.stop()
+        return fired
+
+    def run(self, change, points, chance):
+        """Returns what went wrong."""
+        old, new = faults.pictures(self.bases, change)
+        wrong = []
+        for point in points:
+            restart = chance.random() < 0.5
+            try:
+                self.tried += self.suffer(change, point, old, new, restart) is not None
+            except Exception as failure:
+                wrong.append(f"DEPLOYFS_POINT='{point}' restart={restart}: {failure}")
+                print(wrong[-1], self.daemon.log_tail(), sep="\n", flush=True)
+                self.daemon.cleanup()
+        self.bad += wrong
+        return wrong
+
+
+@pytest.fixture(scope="module")
+def sweep(module_place):
+    sweep = Sweep(module_place)
+    start = time.monotonic()
+    yield sweep
+    figure("crash-sweep", seed=SEED, points=sweep.tried, bad=len(sweep.bad), seconds=round(time.monotonic() - start))
+
+
+@pytest.mark.parametrize("name", faults.NAMES)
+def test_a_fault_leaves_the_old_or_the_new(sweep, name):
+    chance = random.Random(f"{SEED} {name}")
+    change = sweep.changes[name]
+    points = sweep.points(change)
+    chosen = os.environ.get("DEPLOYFS_POINT")
+    if chosen:
+        points = [point for point in points if str(point) == chosen] * 2
+    else:
+        points = chance.sample(points, SAMPLE)
+    wrong = sweep.run(change, points, chance)
+    assert not wrong, f"DEPLOYFS_SEED={SEED}\n" + "\n".join(wrong)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", faults.NAMES)
+def test_a_fault_at_every_place_leaves_the_old_or_the_new(sweep, name):
+    change = sweep.changes[name]
+    wrong = sweep.run(change, sweep.points(change), random.Random(f"{SEED} {name}"))
+    assert not wrong, f"DEPLOYFS_SEED={SEED}\n" + "\n".join(wrong)
