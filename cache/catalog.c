@@ -948,6 +948,20 @@ int catalog_each_app(struct catalog *catalog,
 	return r;
 }
 
+bool catalog_has_package(struct catalog *catalog, const char *name, size_t size)
+{
+	cleanup(catalog_unlock) struct catalog *locked = catalog_lock(catalog);
+	cleanup(free_ptr) char *text = strndup(name, size);
+	int64_t there = 0;
+
+	return text &&
+	       sql_value(catalog->db, &there, NULL,
+			 "SELECT 1 FROM version JOIN app ON app.id = version.app"
+			 " WHERE app.name || '-' || version.name = ?1"
+			 " AND version.state = ?2",
+			 "ti", text, (int64_t)VERSION_PRESENT) > 0;
+}
+
 int catalog_bytes(struct catalog *catalog, uint64_t *ret, struct error *err)
 {
 	cleanup(catalog_unlock) struct catalog *locked = catalog_lock(catalog);

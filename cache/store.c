@@ -10,6 +10,7 @@
 #include "clock.h"
 #include "fd.h"
 #include "log.h"
+#include "sums.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -171,9 +172,18 @@ static bool judge_old(const struct store *store, int dir, const char *file)
 	       clock_wall_ns() - st.st_mtim.tv_sec * 1000000000LL > PARTIAL_KEPT_NS;
 }
 
+/* A crash between an import's commit and its end leaves what it was downloaded to. */
+static bool judge_partial(const struct store *store, int dir, const char *file)
+{
+	size_t size = sums_size_without_ending(file, strlen(file));
+
+	return judge_old(store, dir, file) ||
+	       (size > 0 && catalog_has_package(store->catalog, file, size));
+}
+
 int store_sweep_partials(const struct store *store, struct error *err)
 {
-	return sweep_dir(store, "partial", judge_old, err);
+	return sweep_dir(store, "partial", judge_partial, err);
 }
 
 static int add_key(void *context, const struct pack_key *key)
