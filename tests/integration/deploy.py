@@ -359,24 +359,15 @@ class Daemon:
         self.commands.append("killall -9 deployfsd deployfs-worker; wait $!")
         self.process = None
 
-    def restart(self):
-        self.stop()
-        return self.start()
-
-    def worker(self):
-        """The pid of the process that serves and changes."""
-        return self.process.pid
-
     def gone(self):
-        """Return when all of it has ended, after its worker was killed by somebody else."""
-        code = self.process.wait(PATIENCE_S)
-        assert code == -signal.SIGKILL, f"deployfsd ended with {code}:\n{self.log_tail()}"
+        """After a kill of all of it by somebody else: return when it has ended."""
+        self.process.wait(PATIENCE_S)
+        wait_until(lambda: not any(map(alive, self.processes())), "deployfsd has ended")
         self.commands.append("wait $!")
         self.process = None
 
-    def recover(self):
-        """Return when it answers again, after its worker was killed by somebody else."""
-        self.gone()
+    def restart(self):
+        self.stop()
         return self.start()
 
     def cleanup(self):

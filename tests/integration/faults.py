@@ -21,7 +21,7 @@ class FaultAt:
 
     def __init__(self, daemon, scope, at, fault, calls=()):
         self.report = daemon.folder / "fault-at.txt"
-        command = [FAULT_AT, str(daemon.worker()), scope, daemon.store, str(at), fault, *([",".join(calls)] if calls else [])]
+        command = [FAULT_AT, ",".join(map(str, [daemon.worker(), daemon.supervisor()])), scope, daemon.store, str(at), fault, *([",".join(calls)] if calls else [])]
         with open(self.report, "wb") as report:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=report)
         deploy.wait_until(lambda: self.process.poll() is not None or self.lines("attached"), "fault-at has attached")
@@ -57,6 +57,20 @@ class Change:
 
 NAMES = ("fetch", "import", "flip", "rollback", "remove", "remove-pack")
 BOTH = ("worker", "job")
+
+
+def recover(daemon, pid):
+    """Return when another worker answers than the one that was killed."""
+    deploy.wait_until(lambda: daemon.answers() and daemon.status()["pid"] != pid, "a new worker answers")
+
+
+def end_all(daemon):
+    """After something went wrong: nothing of it lives on, known or not."""
+    daemon.cleanup()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if str(daemon.config).encode() in (folder / "cmdline").read_bytes().split(b"\0"):
+                os.kill(int(folder.name), signal.SIGKILL)
 
 
 def changes(package):

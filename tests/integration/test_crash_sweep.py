@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each change is killed, or has a call fail, at each place where that could matter.
 
+Killed is the process that makes the call, or (crash) the daemon as a whole.
+
 The places are the calls that files, sockets and the kernel's FUSE notice (tests/tools/fault_at.c): between
 two of them a crash leaves the same behind. Counted are all threads of the daemon together, then its job. Left
 out are what a program does before its main(), calls that only read, and stores through a mapping, of which
@@ -26,7 +28,7 @@ SAMPLE = 8  # points of each change, of some 50 to 200
 
 FAILING = ("write", "pwrite64", "fsync", "fdatasync", "syncfs", "fallocate", "ftruncate", "mmap", "openat", "rename",
            "unlink", "mkdir")
-CALLS = {"kill": (), "EIO": FAILING, "ENOSPC": FAILING}
+CALLS = {"kill": (), "crash": (), "EIO": FAILING, "ENOSPC": FAILING}
 
 pytestmark = pytest.mark.skipif(not faults.FAULT_AT.exists(), reason="fault-at is for x86-64")
 
@@ -35,7 +37,7 @@ pytestmark = pytest.mark.skipif(not faults.FAULT_AT.exists(), reason="fault-at i
 class Point:
     change: str
     scope: str  # worker or job
-    fault: str  # kill or an error
+    fault: str  # kill, crash or an error
     at: int
 
     def __str__(self):
@@ -53,39 +55,46 @@ class Sweep:
     def points(self, change):
         found = []
         for scope in change.scopes:
-            for fault in CALLS:
-                places = self.bases.count(change, scope, fault, CALLS[fault])
+            for fault, calls in CALLS.items():
+                if scope == "job" and fault == "crash":
+                    continue  # the files are as after a kill of the job
+                places = self.bases.count(change, scope, fault, calls)
                 found += [Point(change.name, scope, fault, at + 1) for at in range(places)]
         return found
 
     def suffer(self, change, point, old, new, restart):
-        """One point. @restart: look at what is on the disk before anything else is written."""
+        """One point. @restart: a new daemon looks at what is on the disk before anything else is written."""
         daemon = self.daemon
         self.bases.lay(change.base)
         daemon.start()
+        pid = daemon.worker()
         injector = FaultAt(daemon, point.scope, point.at, point.fault, CALLS[point.fault])
         command = daemon.background(*change.command)
         wait_until(lambda: injector.fired() or command.poll() is not None and faults.finished(daemon),
                    "it fired or is done")
         fired = injector.fired()
-        killed = fired and point.fault == "kill" and point.scope == "worker"
-        if killed:
-            daemon.recover()
+        killed = fired and point.scope == "worker" and point.fault == "kill"
+        crashed = fired and point.fault == "crash"
+        self.tried += fired is not None
+        if crashed:
+            daemon.gone()
+            daemon.start()
+        elif killed:
+            faults.recover(daemon, pid)
         answer = faults.answer(command)
         injector.close()
-        if not killed:
+        if not killed and not crashed:
             faults.check_answer(answer)
-        if not killed and restart:
-            daemon.kill()
-            daemon.start()
-        faults.check(daemon, change, old, new, acknowledged=answer.code == DONE, fired=fired, restarted=killed or restart)
+            if restart:
+                daemon.kill()
+                daemon.start()
+        faults.check(daemon, change, old, new, acknowledged=answer.code == DONE, fired=fired, restarted=killed or crashed or restart)
         faults.repeat(daemon, change, old, new)
-        if not killed and not restart:
+        if not killed and not crashed and not restart:
             daemon.kill()
             daemon.start()
             assert faults.check(daemon, change, old, new, acknowledged=True)
         daemon.stop()
-        return fired
 
     def run(self, change, points, chance):
         """Returns what went wrong."""
@@ -94,11 +103,11 @@ class Sweep:
         for point in points:
             restart = chance.random() < 0.5
             try:
-                self.tried += self.suffer(change, point, old, new, restart) is not None
+                self.suffer(change, point, old, new, restart)
             except Exception as failure:
                 wrong.append(f"DEPLOYFS_POINT='{point}' restart={restart}: {failure}")
                 print(wrong[-1], self.daemon.log_tail(), sep="\n", flush=True)
-                self.daemon.cleanup()
+                faults.end_all(self.daemon)
         self.bad += wrong
         return wrong
 

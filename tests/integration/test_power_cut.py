@@ -9,6 +9,7 @@ DEPLOYFS_SEED chooses the calls.
 """
 import os
 import random
+import shutil
 import subprocess
 
 import pytest
@@ -82,6 +83,7 @@ class Cuts:
         injector.close()
         if fired:
             daemon.gone()
+            shutil.rmtree(daemon.runtime)  # in memory, on a host
             deploy.ended(command, AFTERGLOW_S)
             command.kill()
         else:
@@ -108,7 +110,7 @@ class Cuts:
             except Exception as failure:
                 wrong.append(f"{change.name} {scope} cut {at}: {failure}")
                 print(wrong[-1], self.daemon.log_tail(), sep="\n", flush=True)
-                self.daemon.cleanup()
+                faults.end_all(self.daemon)
         self.bad += wrong
         return wrong
 

@@ -2,18 +2,19 @@
 /*
  * fault_at.c - let the N-th change that a running process makes to its surroundings fail
  *
- *   fault-at PID worker|job FOLDER N kill|cut|ERRNO [CALL,CALL...]
+ *   fault-at PID[,PID...] worker|job FOLDER N kill|crash|cut|ERRNO [CALL...]
  *
- * Attaches to all threads of PID and to what they start. Counted over all of them, in the
- * order in which they happen, are the calls that somebody else could notice: those of the
- * table below which concern a file under FOLDER, a socket or /dev/fuse, or only those
- * named. `worker` counts what PID itself does, `job` what it has started with execve(2).
- * (strace counts for each thread by itself, and cannot leave out one of two processes.)
- * Before the N-th is carried out
+ * Attaches to all threads of the first PID and to what they start. Counted over all of
+ * them, in the order in which they happen, are the calls that somebody else could notice:
+ * those of the table below which concern a file under FOLDER, a socket or /dev/fuse, or
+ * only those named. `worker` counts what PID itself does, `job` what it has started with
+ * execve(2). (strace counts for each thread by itself, and cannot leave out one of two
+ * processes.) Before the N-th is carried out
  *
  *   kill    the process that makes it gets SIGKILL
+ *   crash   all PIDs do
  *   cut     the file system of FOLDER loses what is not on the disk yet, as in a power
- *           cut (FS_IOC_SHUTDOWN), and PID gets SIGKILL
+ *           cut (FS_IOC_SHUTDOWN), and all PIDs get SIGKILL
  *   ERRNO   EIO, ENOSPC, EMFILE or ENOMEM: it is not made, and fails with that; only
  *           files under FOLDER count, since others do not fail in this way
  *
@@ -90,7 +91,8 @@ struct tracee {
 };
 
 static struct {
-	pid_t pid;
+	pid_t pid, others[8];
+	size_t other_count;
 	bool job;
 	char folder[PATH_MAX];
 	int folder_fd;
@@ -292,6 +294,16 @@ static void call_fail(struct tracee *tracee)
 	tracee->fail = 0;
 }
 
+/* None of them gets to see that another one has died. */
+static void kill_all(void)
+{
+	for (size_t i = 0; i < self.other_count; i++)
+		kill(self.others[i], SIGSTOP);
+	kill(self.pid, SIGKILL);
+	for (size_t i = 0; i < self.other_count; i++)
+		kill(self.others[i], SIGKILL);
+}
+
 static void fire(struct tracee *tracee)
 {
 	uint32_t flags = NO_LOG_FLUSH;
@@ -301,10 +313,12 @@ static void fire(struct tracee *tracee)
 	} else if (!strcmp(self.fault, "kill")) {
 		/* What PID starts is PID's until it is a program of its own. */
 		kill(self.job ? tracee->process : self.pid, SIGKILL);
+	} else if (!strcmp(self.fault, "crash")) {
+		kill_all();
 	} else {
 		if (ioctl(self.folder_fd, FS_IOC_SHUTDOWN, &flags) < 0)
 			die("FS_IOC_SHUTDOWN");
-		kill(self.pid, SIGKILL);
+		kill_all();
 	}
 }
 
@@ -380,6 +394,14 @@ static void leave(void)
 		ptrace(PTRACE_INTERRUPT, tracee->tid, 0, 0);
 }
 
+static void pids_parse(const char *text)
+{
+	self.pid = (pid_t)atoi(text);
+	for (text = strchr(text, ','); text; text = strchr(text + 1, ','))
+		if (self.other_count < sizeof(self.others) / sizeof(self.others[0]))
+			self.others[self.other_count++] = (pid_t)atoi(text + 1);
+}
+
 static int error_of(const char *name)
 {
 	static const int errors[] = {EIO, ENOSPC, EMFILE, ENOMEM};
@@ -387,7 +409,7 @@ static int error_of(const char *name)
 	for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++)
 		if (!strcmp(name, strerrorname_np(errors[i])))
 			return errors[i];
-	if (strcmp(name, "kill") && strcmp(name, "cut")) {
+	if (strcmp(name, "kill") && strcmp(name, "crash") && strcmp(name, "cut")) {
 		fprintf(stderr, "fault-at: no fault '%s'\n", name);
 		exit(2);
 	}
@@ -403,7 +425,7 @@ int main(int argc, char **argv)
 			"usage: fault-at PID worker|job FOLDER N FAULT [CALLS]\n");
 		return 2;
 	}
-	self.pid = (pid_t)atoi(argv[1]);
+	pids_parse(argv[1]);
 	self.job = !strcmp(argv[2], "job");
 	self.at = strtoull(argv[4], NULL, 10);
 	self.fault = argv[5];
