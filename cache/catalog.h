@@ -292,6 +292,13 @@ int catalog_history(struct catalog *catalog, const char *app, const char *channe
  */
 bool catalog_has_package(struct catalog *catalog, const char *name, size_t size);
 
+/**
+ * catalog_unsure() - whether a change that failed may yet be there after a crash
+ *
+ * So it is while the disk has taken nothing since. What it names must stay until then.
+ */
+bool catalog_unsure(struct catalog *catalog);
+
 /** catalog_bytes() - what all packs take on the disk */
 int catalog_bytes(struct catalog *catalog, uint64_t *ret, struct error *err);
 

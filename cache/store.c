@@ -431,7 +431,9 @@ int store_add(struct store *store, const struct version *version,
 	for (size_t i = 0; i < changes->count; i++)
 		used |= changes->changes[i].kind == CHANGE_VERSION &&
 			changes->changes[i].pack == version->pack;
-	if (r < 0 || !used)
+	if (r < 0 && catalog_unsure(store->catalog))
+		pack_set_drop(store->packs, version->pack); /* a start judges the file */
+	else if (r < 0 || !used)
 		store_unlink_pack(store, version->pack);
 	return r;
 }
