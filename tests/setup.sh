@@ -49,7 +49,8 @@ group_packages() {
 		;;
 	test)
 		printf '%s\n' git python3 python3-pytest clang clang-format strace tar zstd \
-			xz-utils bzip2 zip unzip openssl curl util-linux procps python3-yaml
+			xz-utils bzip2 zip unzip openssl curl util-linux procps python3-yaml \
+			e2fsprogs mount
 		;;
 	servers)
 		printf '%s\n' python3-pyftpdlib openssh-server vsftpd nfs-ganesha \

@@ -28,7 +28,8 @@ SAMPLE = 8  # points of each change, of some 50 to 200
 
 FAILING = ("write", "pwrite64", "fsync", "fdatasync", "syncfs", "fallocate", "ftruncate", "mmap", "openat", "rename",
            "unlink", "mkdir")
-CALLS = {"kill": (), "crash": (), "EIO": FAILING, "ENOSPC": FAILING}
+DEATHS = ("kill", "crash")
+ERRORS = ("EIO", "ENOSPC", "EIO+", "ENOSPC+")
 
 pytestmark = pytest.mark.skipif(not faults.FAULT_AT.exists(), reason="fault-at is for x86-64")
 
@@ -37,11 +38,12 @@ pytestmark = pytest.mark.skipif(not faults.FAULT_AT.exists(), reason="fault-at i
 class Point:
     change: str
     scope: str  # worker or job
-    fault: str  # kill, crash or an error
+    fault: str  # of fault_at.c
     at: int
+    restart: bool  # whether a new daemon looks at what is on the disk before anything else is written
 
     def __str__(self):
-        return f"{self.change} {self.scope} {self.fault} {self.at}"
+        return f"{self.change} {self.scope} {self.fault} {self.at}{' restart' if self.restart else ''}"
 
 
 class Sweep:
@@ -55,57 +57,61 @@ class Sweep:
     def points(self, change):
         found = []
         for scope in change.scopes:
-            for fault, calls in CALLS.items():
-                if scope == "job" and fault == "crash":
-                    continue  # the files are as after a kill of the job
-                places = self.bases.count(change, scope, fault, calls)
-                found += [Point(change.name, scope, fault, at + 1) for at in range(places)]
+            deaths = self.bases.count(change, scope, "kill")
+            failures = self.bases.count(change, scope, "EIO", FAILING)
+            # A kill of the job is one of the daemon, too, for what is left behind.
+            if scope == "worker":
+                found += [Point(change.name, scope, fault, at + 1, True) for fault in DEATHS for at in range(deaths)]
+            else:
+                found += [Point(change.name, scope, "kill", at + 1, restart) for at in range(deaths)
+                          for restart in (False, True)]
+            found += [Point(change.name, scope, fault, at + 1, restart) for fault in ERRORS for at in range(failures)
+                      for restart in (False, True)]
         return found
 
-    def suffer(self, change, point, old, new, restart):
-        """One point. @restart: a new daemon looks at what is on the disk before anything else is written."""
+    def suffer(self, change, point, old, new):
+        """One point."""
         daemon = self.daemon
         self.bases.lay(change.base)
         daemon.start()
         pid = daemon.worker()
-        injector = FaultAt(daemon, point.scope, point.at, point.fault, CALLS[point.fault])
+        injector = FaultAt(daemon, point.scope, point.at, point.fault, () if point.fault in DEATHS else FAILING)
         command = daemon.background(*change.command)
         wait_until(lambda: injector.fired() or command.poll() is not None and faults.finished(daemon),
                    "it fired or is done")
         fired = injector.fired()
-        killed = fired and point.scope == "worker" and point.fault == "kill"
-        crashed = fired and point.fault == "crash"
+        died = fired and point.fault in DEATHS and point.scope == "worker"
         self.tried += fired is not None
-        if crashed:
+        if died and point.fault == "crash":
             daemon.gone()
             daemon.start()
-        elif killed:
+        elif died:
             faults.recover(daemon, pid)
         answer = faults.answer(command)
         injector.close()
-        if not killed and not crashed:
+        if not died:
             faults.check_answer(answer)
-            if restart:
-                daemon.kill()
-                daemon.start()
-        faults.check(daemon, change, old, new, acknowledged=answer.code == DONE, fired=fired, restarted=killed or crashed or restart)
-        faults.repeat(daemon, change, old, new)
-        if not killed and not crashed and not restart:
+        if not died and point.restart:
+            daemon.kill()
+            daemon.start()
+        unlinked = point.restart or not any("unlink" in line for line in injector.lines("fired"))
+        faults.check(daemon, change, old, new, acknowledged=answer.code == DONE, unlinked=unlinked)
+        faults.repeat(daemon, change, old, new, unlinked)
+        if not point.restart:
             daemon.kill()
             daemon.start()
             assert faults.check(daemon, change, old, new, acknowledged=True)
         daemon.stop()
 
-    def run(self, change, points, chance):
+    def run(self, change, points):
         """Returns what went wrong."""
         old, new = faults.pictures(self.bases, change)
         wrong = []
         for point in points:
-            restart = chance.random() < 0.5
             try:
-                self.suffer(change, point, old, new, restart)
+                self.suffer(change, point, old, new)
             except Exception as failure:
-                wrong.append(f"DEPLOYFS_POINT='{point}' restart={restart}: {failure}")
+                wrong.append(f"DEPLOYFS_POINT='{point}': {failure}")
                 print(wrong[-1], self.daemon.log_tail(), sep="\n", flush=True)
                 faults.end_all(self.daemon)
         self.bad += wrong
@@ -120,23 +126,24 @@ def sweep(module_place):
     figure("crash-sweep", seed=SEED, points=sweep.tried, bad=len(sweep.bad), seconds=round(time.monotonic() - start))
 
 
+def check_all_went_well(wrong):
+    assert not wrong, f"DEPLOYFS_SEED={SEED}\n" + "\n".join(wrong)
+
+
 @pytest.mark.parametrize("name", faults.NAMES)
 def test_a_fault_leaves_the_old_or_the_new(sweep, name):
-    chance = random.Random(f"{SEED} {name}")
     change = sweep.changes[name]
     points = sweep.points(change)
     chosen = os.environ.get("DEPLOYFS_POINT")
     if chosen:
-        points = [point for point in points if str(point) == chosen] * 2
+        points = [point for point in points if str(point) == chosen]
     else:
-        points = chance.sample(points, SAMPLE)
-    wrong = sweep.run(change, points, chance)
-    assert not wrong, f"DEPLOYFS_SEED={SEED}\n" + "\n".join(wrong)
+        points = random.Random(f"{SEED} {name}").sample(points, SAMPLE)
+    check_all_went_well(sweep.run(change, points))
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("name", faults.NAMES)
 def test_a_fault_at_every_place_leaves_the_old_or_the_new(sweep, name):
     change = sweep.changes[name]
-    wrong = sweep.run(change, sweep.points(change), random.Random(f"{SEED} {name}"))
-    assert not wrong, f"DEPLOYFS_SEED={SEED}\n" + "\n".join(wrong)
+    check_all_went_well(sweep.run(change, sweep.points(change)))

@@ -68,7 +68,7 @@ class Cuts:
         self.disks = Disks(place.daemon(), place.folder / "bases")
         self.daemon = self.disks.daemon
         self.changes = {change.name: change for change in faults.changes(package)}
-        self.tried, self.bad = 0, []
+        self.tried, self.bad, self.counted = 0, [], {}
 
     def cut(self, change, scope, at, old, new):
         """Whether the power went before it was all over, and all was well."""
@@ -97,14 +97,18 @@ class Cuts:
         daemon.stop()
         return fired is not None
 
+    def places(self, change, scope):
+        if (change, scope) not in self.counted:
+            self.counted[change, scope] = self.disks.count(change, scope, "cut")
+        return self.counted[change, scope]
+
     def run(self, change, count, chance):
         """Returns what went wrong."""
         old, new = faults.pictures(self.disks, change)
-        scopes = {scope: self.disks.count(change, scope, "cut") for scope in change.scopes}
         wrong = []
         for _ in range(count):
-            scope = chance.choice(list(scopes))
-            at = chance.randint(1, scopes[scope])
+            scope = chance.choice(change.scopes)
+            at = chance.randint(1, self.places(change, scope))
             try:
                 self.tried += self.cut(change, scope, at, old, new)
             except Exception as failure:

@@ -15,8 +15,8 @@
  *   crash   all PIDs do
  *   cut     the file system of FOLDER loses what is not on the disk yet, as in a power
  *           cut (FS_IOC_SHUTDOWN), and all PIDs get SIGKILL
- *   ERRNO   EIO, ENOSPC, EMFILE or ENOMEM: it is not made, and fails with that; only
- *           files under FOLDER count, since others do not fail in this way
+ *   ERRNO   EIO or ENOSPC: it is not made, and fails with that; only files under FOLDER
+ *           count, since others do not fail in this way. "EIO+": all after it, too
  *
  * Prints "attached", for each call counted "call N NAME WHAT", and for the N-th "fired N
  * NAME WHAT" after it was done. Ends when PID has, or with SIGTERM, and prints "count N".
@@ -99,6 +99,7 @@ static struct {
 	uint64_t at, count;
 	const char *fault, *only;
 	int error;
+	bool lasting; /* the error comes again and again */
 	struct tracee *tracees;
 	bool leaving;
 } self;
@@ -327,6 +328,7 @@ static void on_call(struct tracee *tracee)
 	struct __ptrace_syscall_info info;
 	const char *what = NULL;
 	char text[PATH_MAX];
+	bool fires;
 	size_t i;
 
 	if (ptrace(PTRACE_GET_SYSCALL_INFO, tracee->tid, sizeof(info), &info) < 0)
@@ -344,9 +346,11 @@ static void on_call(struct tracee *tracee)
 	if (!what)
 		return;
 	self.count++;
-	if (self.count == self.at)
+	fires = self.count == self.at ||
+		(self.lasting && self.at && self.count > self.at);
+	if (fires)
 		fire(tracee);
-	printf("%s %llu %s %s\n", self.count == self.at ? "fired" : "call",
+	printf("%s %llu %s %s\n", fires ? "fired" : "call",
 	       (unsigned long long)self.count, calls[i].name, what);
 }
 
@@ -402,18 +406,28 @@ static void pids_parse(const char *text)
 			self.others[self.other_count++] = (pid_t)atoi(text + 1);
 }
 
-static int error_of(const char *name)
+static void fault_parse(const char *name)
 {
-	static const int errors[] = {EIO, ENOSPC, EMFILE, ENOMEM};
+	static const struct {
+		const char *name;
+		int error;
+		bool lasting;
+	} faults[] = {
+		{"kill", 0, false},        {"crash", 0, false}, {"cut", 0, false},
+		{"EIO", EIO, false},       {"EIO+", EIO, true}, {"ENOSPC", ENOSPC, false},
+		{"ENOSPC+", ENOSPC, true},
+	};
 
-	for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++)
-		if (!strcmp(name, strerrorname_np(errors[i])))
-			return errors[i];
-	if (strcmp(name, "kill") && strcmp(name, "crash") && strcmp(name, "cut")) {
-		fprintf(stderr, "fault-at: no fault '%s'\n", name);
-		exit(2);
+	for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++) {
+		if (strcmp(name, faults[i].name))
+			continue;
+		self.fault = faults[i].name;
+		self.error = faults[i].error;
+		self.lasting = faults[i].lasting;
+		return;
 	}
-	return 0;
+	fprintf(stderr, "fault-at: no fault '%s'\n", name);
+	exit(2);
 }
 
 int main(int argc, char **argv)
@@ -428,8 +442,7 @@ int main(int argc, char **argv)
 	pids_parse(argv[1]);
 	self.job = !strcmp(argv[2], "job");
 	self.at = strtoull(argv[4], NULL, 10);
-	self.fault = argv[5];
-	self.error = error_of(self.fault);
+	fault_parse(argv[5]);
 	self.only = argc > 6 ? argv[6] : NULL;
 	if (!realpath(argv[3], self.folder))
 		die(argv[3]);
