@@ -21,7 +21,8 @@ class FaultAt:
 
     def __init__(self, daemon, scope, at, fault, calls=()):
         self.report = daemon.folder / "fault-at.txt"
-        command = [FAULT_AT, ",".join(map(str, [daemon.worker(), daemon.supervisor()])), scope, daemon.store, str(at), fault, *([",".join(calls)] if calls else [])]
+        pids = ",".join(map(str, [daemon.worker(), daemon.supervisor()]))
+        command = [FAULT_AT, pids, scope, daemon.store, str(at), fault, *([",".join(calls)] if calls else [])]
         with open(self.report, "wb") as report:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=report)
         deploy.wait_until(lambda: self.process.poll() is not None or self.lines("attached"), "fault-at has attached")
