@@ -130,24 +130,48 @@ int transaction_begin(struct catalog *catalog, struct transaction *ret, struct e
 	int r = sql_exec(catalog->db, "BEGIN IMMEDIATE", err);
 
 	if (r == 0)
-		ret->db = catalog->db;
+		ret->catalog = catalog;
 	return r;
+}
+
+/* What a COMMIT has written before it failed may be whole on the disk, and a start after
+ * a crash would take it for made. A further commit is written over it. SQLite writes none
+ * where nothing changes, so an id is given up. */
+static void commit_undo(struct catalog *catalog)
+{
+	catalog->unsure =
+		sql_exec(catalog->db,
+			 "UPDATE meta SET value = value + 1 WHERE key = 'next_pack'",
+			 NULL) < 0;
 }
 
 int transaction_commit(struct transaction *transaction, struct error *err)
 {
-	int r = sql_exec(transaction->db, "COMMIT", err);
+	struct catalog *catalog = transaction->catalog;
+	int r = sql_exec(catalog->db, "COMMIT", err);
 
-	if (r == 0)
-		transaction->db = NULL;
+	if (r == 0) {
+		catalog->unsure = false;
+		transaction->catalog = NULL;
+		return 0;
+	}
+	transaction_end(transaction);
+	commit_undo(catalog);
 	return r;
 }
 
 void transaction_end(struct transaction *transaction)
 {
-	if (transaction->db)
-		sql_exec(transaction->db, "ROLLBACK", NULL);
-	transaction->db = NULL;
+	if (transaction->catalog)
+		sql_exec(transaction->catalog->db, "ROLLBACK", NULL);
+	transaction->catalog = NULL;
+}
+
+bool catalog_unsure(struct catalog *catalog)
+{
+	cleanup(catalog_unlock) struct catalog *locked = catalog_lock(catalog);
+
+	return catalog->unsure;
 }
 
 struct catalog *catalog_lock(struct catalog *catalog)
@@ -991,6 +1015,19 @@ int catalog_each_app(struct catalog *catalog,
 	while (r == 0 && (r = sql_step_row(row, err)) > 0)
 		r = each(context, (const char *)sqlite3_column_text(row, 0));
 	return r;
+}
+
+bool catalog_has_package(struct catalog *catalog, const char *name, size_t size)
+{
+	cleanup(catalog_unlock) struct catalog *locked = catalog_lock(catalog);
+	cleanup(free_ptr) char *text = strndup(name, size);
+	int64_t there = 0;
+
+	return text && sql_value(catalog->db, &there, NULL,
+				 "SELECT 1 FROM version JOIN app ON app.id = version.app"
+				 " WHERE app.name || '-' || version.name = ?1"
+				 " AND version.state = ?2",
+				 "ti", text, (int64_t)VERSION_PRESENT) > 0;
 }
 
 int catalog_bytes(struct catalog *catalog, uint64_t *ret, struct error *err)

@@ -310,6 +310,21 @@ int catalog_history(struct catalog *catalog, const char *app, const char *channe
 		    int (*each)(void *context, const struct generation *generation),
 		    void *context, struct error *err);
 
+/**
+ * catalog_has_package() - whether the version of a package is present
+ * @name: "shop-1.4.2", of @size bytes
+ *
+ * Return: false also where the catalog cannot be read.
+ */
+bool catalog_has_package(struct catalog *catalog, const char *name, size_t size);
+
+/**
+ * catalog_unsure() - whether a change that failed may yet be there after a crash
+ *
+ * So it is while the disk has taken nothing since. What it names must stay until then.
+ */
+bool catalog_unsure(struct catalog *catalog);
+
 /** catalog_bytes() - what all packs take on the disk */
 int catalog_bytes(struct catalog *catalog, uint64_t *ret, struct error *err);
 

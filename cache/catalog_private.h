@@ -17,6 +17,7 @@ struct catalog {
 	void *changed_context;
 	pthread_mutex_t
 		lock; /* recursive; held by every public function for its whole run */
+	bool unsure;  /* see catalog_unsure() */
 };
 
 /** catalog_lock(), catalog_unlock() - the latter a clean-up function */
@@ -25,7 +26,7 @@ void catalog_unlock(struct catalog **locked);
 
 /** A transaction: rolled back when the scope ends, unless committed. */
 struct transaction {
-	sqlite3 *db; /* NULL: none is open */
+	struct catalog *catalog; /* NULL: none is open */
 };
 
 int transaction_begin(struct catalog *catalog, struct transaction *ret,

@@ -11,6 +11,7 @@
 #include "fd.h"
 #include "log.h"
 #include "rebuild.h"
+#include "sums.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -174,9 +175,18 @@ static bool judge_old(const struct store *store, int dir, const char *file)
 	       clock_wall_ns() - st.st_mtim.tv_sec * 1000000000LL > PARTIAL_KEPT_NS;
 }
 
+/* A crash between an import's commit and its end leaves what it was downloaded to. */
+static bool judge_partial(const struct store *store, int dir, const char *file)
+{
+	size_t size = sums_size_without_ending(file, strlen(file));
+
+	return judge_old(store, dir, file) ||
+	       (size > 0 && catalog_has_package(store->catalog, file, size));
+}
+
 int store_sweep_partials(const struct store *store, struct error *err)
 {
-	return sweep_dir(store, "partial", judge_old, err);
+	return sweep_dir(store, "partial", judge_partial, err);
 }
 
 static int add_key(void *context, const struct pack_key *key)
@@ -417,7 +427,9 @@ int store_add(struct store *store, const struct version *version,
 	for (size_t i = 0; i < changes->count; i++)
 		used |= changes->changes[i].kind == CHANGE_VERSION &&
 			changes->changes[i].pack == version->pack;
-	if (r < 0 || !used)
+	if (r < 0 && catalog_unsure(store->catalog))
+		pack_set_drop(store->packs, version->pack); /* a start judges the file */
+	else if (r < 0 || !used)
 		store_unlink_pack(store, version->pack);
 	return r;
 }

@@ -121,7 +121,10 @@ struct partial {
 	(7LL * 24 * 3600 * 1000000000) /* then gc and a start remove it \
 					*/
 
-/** store_sweep_partials() - remove those that nobody has touched for PARTIAL_KEPT_NS */
+/**
+ * store_sweep_partials() - remove downloads that nobody has touched for PARTIAL_KEPT_NS,
+ * or whose version is present
+ */
 int store_sweep_partials(const struct store *store, struct error *err);
 
 /** store_partials() - what lies in partial/; malloc()ed, the caller's */

@@ -67,8 +67,7 @@ static int compare_listed(const void *left, const void *right)
 	return r ? r : (a->line > b->line) - (a->line < b->line);
 }
 
-/* How much of a file's name is left when its ending is taken away; 0: another ending. */
-static size_t size_without_ending(const char *name, size_t size)
+size_t sums_size_without_ending(const char *name, size_t size)
 {
 	for (size_t i = 0; package_endings[i]; i++) {
 		size_t ending = strlen(package_endings[i]);
@@ -91,7 +90,7 @@ static int parse_name(const char *name, size_t size, const char *app, char **ret
 
 	if (size < prefix || memcmp(name, app, prefix - 1) || name[prefix - 1] != '-')
 		return -ENOENT;
-	end = size_without_ending(name, size);
+	end = sums_size_without_ending(name, size);
 	if (end <= prefix)
 		return -ENOENT;
 	version = strndup(name + prefix, end - prefix);

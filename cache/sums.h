@@ -42,3 +42,10 @@ void sums_done(struct sums *sums);
 
 /** sums_find() - the entry of a version, or NULL */
 const struct sums_entry *sums_find(const struct sums *sums, const char *version);
+
+/**
+ * sums_size_without_ending() - how much of "shop-1.4.2.tar.zst" is "shop-1.4.2"
+ *
+ * Return: 0 for a file that does not end as packages do.
+ */
+size_t sums_size_without_ending(const char *name, size_t size);

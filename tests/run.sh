@@ -15,9 +15,11 @@
 set -euo pipefail
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-required=(unit ctl origins commands main-job in-use doctor install hostile archives flips warm restart state requests real-app container)
+required=(unit ctl origins commands main-job in-use doctor install hostile archives flips warm restart state requests
+	real-app container crash-sweep power-cut model)
 unmeasured=(unit ctl origins commands main-job in-use doctor hostile archives restart state requests)
-suite_limit_s=${DEPLOYFS_SUITE_LIMIT_S:-900}
+suite_limit_s=900
+full_limit_s=5400
 
 suites=()
 build=
@@ -107,7 +109,7 @@ run_pytest() {
 	[ $full = yes ] || arguments+=(-m "not full")
 	[ $sanitize = no ] || arguments+=(-m "not full and not slow_under_sanitizers")
 	arguments+=("--junit-xml=$results/$suite.xml" "$(suite_file "$suite")" "${pytest_arguments[@]}")
-	timeout --foreground --kill-after=30 "$suite_limit_s" \
+	timeout --foreground --kill-after=30 "${DEPLOYFS_SUITE_LIMIT_S:-$suite_limit_s}" \
 		unshare --mount --propagation private --pid --fork --kill-child --mount-proc \
 		bash -c '/usr/bin/python3 -m pytest "$@"; exit $?' pytest "${arguments[@]}" \
 		</dev/null || echo "run.sh: suite $suite ended with $?"
@@ -131,6 +133,7 @@ run_suite() {
 main() {
 	parse_arguments "$@"
 	[ "$(id -u)" = 0 ] || die "must be root: the tests mount"
+	[ $full = no ] || suite_limit_s=$full_limit_s
 	if [ ${#suites[@]} -eq 0 ]; then
 		suites=("${required[@]}")
 		[ $sanitize = no ] || suites=("${unmeasured[@]}")

@@ -50,7 +50,7 @@ group_packages() {
 	test)
 		printf '%s\n' git python3 python3-pytest clang clang-format strace tar zstd \
 			xz-utils bzip2 zip unzip openssl curl util-linux procps python3-yaml \
-			systemd
+			e2fsprogs mount systemd
 		;;
 	servers)
 		printf '%s\n' python3-pyftpdlib openssh-server vsftpd nfs-ganesha \

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("faults")
+
 import deploy
 from deploy import Daemon, Origin, small_app
 

@@ -359,6 +359,13 @@ class Daemon:
         self.commands.append("killall -9 deployfsd deployfs-worker; wait $!")
         self.process = None
 
+    def gone(self):
+        """After a kill of all of it by somebody else: return when it has ended."""
+        self.process.wait(PATIENCE_S)
+        wait_until(lambda: not any(map(alive, self.processes())), "deployfsd has ended")
+        self.commands.append("wait $!")
+        self.process = None
+
     def restart(self):
         self.stop()
         return self.start()

@@ -1122,6 +1122,26 @@ static void partial_downloads_are_listed(void **state)
 	free(partials);
 }
 
+/* A crash between an import's commit and its end leaves the download of a version that is
+ * here. One that was removed again may be on its way back. */
+static void finished_download_goes_at_a_start(void **state)
+{
+	struct site *site = *state;
+
+	TREE(site, "1.0", "echo a > a");
+	TREE(site, "1.1", "echo b > b");
+	publish(site, "1.0");
+	publish(site, "1.1");
+	forget(site, "1.1");
+	shell("cd '%s/store/partial' && touch shop-1.0.tar.zst shop-1.1.tar.zst"
+	      " shop-1.0.1.tar.zst shop-1.0",
+	      site->dir);
+	reopen_store(site);
+	shell("cd '%s/store/partial' && test \"$(echo *)\" ="
+	      " 'shop-1.0 shop-1.0.1.tar.zst shop-1.1.tar.zst'",
+	      site->dir);
+}
+
 #define WITH_SITE(test) cmocka_unit_test_setup_teardown(test, site_setup, site_teardown)
 
 int main(void)
@@ -1158,6 +1178,7 @@ int main(void)
 		WITH_SITE(every_failing_call_of_an_adoption_leaves_the_old_state),
 		WITH_SITE(every_failing_allocation_of_a_sweep_leaves_the_versions_whole),
 		WITH_SITE(partial_downloads_are_listed),
+		WITH_SITE(finished_download_goes_at_a_start),
 	};
 
 	setlocale(LC_ALL, "C.UTF-8");
