@@ -153,14 +153,25 @@ def silent_socket(daemon):
     return listener
 
 
+@contextlib.contextmanager
+def supervisor_file(daemon):
+    """The path for one of our own making. It must be gone before the daemon's clean-up, which believes it."""
+    daemon.runtime.mkdir(exist_ok=True)
+    path = daemon.runtime / "supervisor.json"
+    try:
+        yield path
+    finally:
+        path.unlink()
+
+
 SUPERVISOR = {"state": "held-back", "restarts": 31, "last_exit": "signal 11 (Segmentation fault)",
               "next_start": "2026-11-22T22:46:42Z"}
 
 
 def test_a_worker_that_is_held_back(place):
     daemon = place.daemon()
-    with silent_socket(daemon):
-        (daemon.runtime / "supervisor.json").write_text(json.dumps({"pid": os.getpid(), "worker": None, **SUPERVISOR}))
+    with silent_socket(daemon), supervisor_file(daemon) as file:
+        file.write_text(json.dumps({"pid": os.getpid(), "worker": None, **SUPERVISOR}))
         text = " ".join(wrong(doctor(daemon, code=FAILED), "supervisor"))
         for word in ("held back", "31 restarts", "signal 11 (Segmentation fault)", "2026-11-22T22:46:42Z"):
             assert word in text
@@ -179,17 +190,17 @@ def test_a_worker_that_is_held_back(place):
                                      b'{"state":"\\u001b[31m' + b"x" * 500 + b'"}'])
 def test_nonsense_in_supervisor_json_harms_nothing(place, content):
     daemon = place.daemon()
-    daemon.runtime.mkdir()
-    (daemon.runtime / "supervisor.json").write_bytes(content)
-    assert "\x1b" not in daemon.run("status", code=UNREACHABLE).text
-    assert wrong(doctor(daemon, code=FAILED), "mount")
+    with supervisor_file(daemon) as file:
+        file.write_bytes(content)
+        assert "\x1b" not in daemon.run("status", code=UNREACHABLE).text
+        assert wrong(doctor(daemon, code=FAILED), "mount")
 
 
 def test_a_fifo_for_supervisor_json_does_not_hang(place):
     daemon = place.daemon()
-    daemon.runtime.mkdir()
-    os.mkfifo(daemon.runtime / "supervisor.json")
-    daemon.run("status", code=UNREACHABLE, timeout_s=LIMIT_S)
+    with supervisor_file(daemon) as file:
+        os.mkfifo(file)
+        daemon.run("status", code=UNREACHABLE, timeout_s=LIMIT_S)
 
 
 # -- the mount -------------------------------------------------------------------------------
