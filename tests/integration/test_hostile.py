@@ -574,21 +574,8 @@ def test_a_missing_pack_is_told_and_the_others_serve(shop):
     assert shop.read("shop", "1.2") == "1.2"
 
 
-def test_a_damaged_index_is_made_again_and_a_damaged_catalog_is_named(shop):
+def test_a_damaged_index_is_made_again(shop):
     shop.stop()
     (shop.store / "index.db").write_bytes(deploy.noise(10_000))
     shop.start()
     shop.run("verify", "shop")
-    shop.stop()
-    catalog = shop.store / "catalog.db"
-    whole = catalog.read_bytes()
-    catalog.write_bytes(deploy.noise(len(whole)))
-    shop.spawn()
-    assert shop.process.wait(deploy.PATIENCE_S) == 1
-    assert str(catalog) in shop.log_tail()
-    assert deploy.mounts_below(shop.apps) == []
-    for leftover in shop.store.glob("catalog.db*"):
-        leftover.unlink()
-    catalog.write_bytes(whole)
-    shop.start()
-    assert shop.read("shop") == "1.2"
