@@ -582,6 +582,9 @@ static void take_over(struct supervisor *s)
 	for (int bank = 0; bank < SHARED_BANKS; bank++) {
 		pid_t pid = atomic_load(&words_of(s, bank)->pid);
 
+		/* Taken for a worker that our predecessor did not come to start. */
+		if (!pid && atomic_load(&s->shared->banks[bank].state) == BANK_USED)
+			atomic_store(&s->shared->banks[bank].state, BANK_DEAD);
 		if (!pid)
 			continue;
 		watch(s, bank, pid);
@@ -619,9 +622,20 @@ static int signals_open(void)
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
+/* Two workers, or one whose patience was too short, may have started two supervisors:
+ * only one of them may go on. */
+static bool claim(struct supervisor *s)
+{
+	pid_t before = atomic_load(&s->shared->supervisor), self = getpid();
+
+	prctl(PR_SET_NAME, "deployfsd"); /* executed as /proc/self/exe it is "exe" */
+	return before == self ||
+	       (!process_ours(before) &&
+		atomic_compare_exchange_strong(&s->shared->supervisor, &before, self));
+}
+
 static void begin(struct supervisor *s, enum supervisor_reason reason)
 {
-	atomic_store(&s->shared->supervisor, getpid());
 	atomic_store(&s->shared->left, false);
 	process_protect(OOM_SUPERVISOR, s->shared->debug);
 	if (reason == SUPERVISOR_FIRST) {
@@ -652,6 +666,10 @@ int supervisor_run(struct holdings *holdings, struct config *config,
 
 	for (int bank = 0; bank < SHARED_BANKS; bank++)
 		s.watched[bank] = (struct watched){.leader = -1, .whole = -1};
+	if (!claim(&s)) {
+		log_info("not needed: another supervisor is there");
+		return EXIT_SUCCESS;
+	}
 	begin(&s, reason);
 	loop(&s);
 	config_free(s.config);

@@ -15,7 +15,7 @@
 set -euo pipefail
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-required=(unit ctl origins commands main-job hostile archives flips warm restart real-app container)
+required=(unit ctl origins commands main-job hostile archives flips warm restart real-app container kills)
 unmeasured=(unit ctl origins commands main-job hostile archives restart)
 suite_limit_s=${DEPLOYFS_SUITE_LIMIT_S:-900}
 
