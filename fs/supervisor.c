@@ -91,7 +91,7 @@ static void tell_file(struct supervisor *s)
 	char path[4200], temporary[4300], text[512], when[CLOCK_TEXT_SIZE] = "", exit[80];
 	int status = atomic_load(&s->shared->last_status), size;
 	pid_t worker = s->serving >= 0 ? s->watched[s->serving].pid : 0;
-	bool held = s->serving < 0 && s->start_at_ms;
+	bool held = s->serving < 0 && s->start_at_ms > clock_monotonic_ms();
 	cleanup(fd_close) int fd = -1;
 
 	if (held)
@@ -119,12 +119,17 @@ static void tell_file(struct supervisor *s)
 		log_warning("cannot write '%s': %s", path, strerror(errno));
 }
 
+/* Where workers die before they serve nobody frees a dead one's bank. The next one takes
+ * it then, and looks into its slots first. */
 static int bank_free(const struct supervisor *s)
 {
-	for (int bank = 0; bank < SHARED_BANKS; bank++)
-		if (!s->watched[bank].pid &&
-		    atomic_load(&s->shared->banks[bank].state) == BANK_FREE)
-			return bank;
+	static const int wanted[] = {BANK_FREE, BANK_DEAD};
+
+	for (int i = 0; i < 2; i++)
+		for (int bank = 0; bank < SHARED_BANKS; bank++)
+			if (!s->watched[bank].pid &&
+			    atomic_load(&s->shared->banks[bank].state) == wanted[i])
+				return bank;
 	return -1;
 }
 
@@ -203,7 +208,7 @@ static void start_worker(struct supervisor *s)
 		exit(become_worker(s, bank, s->start_reason));
 	if (pid < 0) {
 		log_error("cannot start a worker: %s", strerror(errno));
-		atomic_store(&s->shared->banks[bank].state, BANK_FREE);
+		atomic_store(&s->shared->banks[bank].state, BANK_DEAD);
 		start_later(s, TICK_MS, s->start_reason);
 		return;
 	}

@@ -236,6 +236,7 @@ def check_store(daemon):
     daemon.recover()
     wait_until(lambda: not daemon.status()["jobs"], "no job runs")
     daemon.run("verify")
+    daemon.ctl("fetch", "late", "1.0")  # takes up what a killed download has left
     wait_until(lambda: daemon.leftovers() == [], "nothing is left over")
     for app in ("kills", "churn"):
         history = daemon.history(app)[::-1]
@@ -344,3 +345,282 @@ def test_crashes_are_not_noticed(start, trees):
     watch.check("kills_crash", killer.moments)
     assert daemon.status()["supervisor"]["last_exit"].startswith("signal ")
     check_store(daemon)
+
+
+def upgrade(daemon):
+    """One, to its end."""
+    before = daemon.status()["supervisor"]["generation"]
+    reply = daemon.api("POST", "/v1/daemon/upgrade")
+    assert reply.status == 202, reply
+
+    def done():
+        # A connection that the old worker has just accepted may break.
+        with contextlib.suppress(OSError, deploy.http.client.HTTPException):
+            return daemon.status()["supervisor"]["generation"] > before
+        return False
+    wait_until(done, "the upgrade is done")
+
+
+@pytest.mark.parametrize("count", [10, pytest.param(50, marks=pytest.mark.full)])
+def test_upgrades_are_not_noticed(start, trees, count):
+    daemon = start()
+    before, moments = Usage(daemon), []
+    with Watch(daemon, trees / "native") as watch:
+        for number in range(count):
+            moments.append(time.monotonic())
+            upgrade(daemon)
+            daemon.run("flip", "kills", VERSIONS[number % 3])
+    watch.check("upgrades", moments)
+    assert daemon.status()["supervisor"]["restarts"] == 0
+    check_store(daemon)
+    Usage(daemon).check_after(before)
+
+
+# -- hung, not dead
+
+
+def test_a_worker_that_hangs_is_replaced(start, trees):
+    daemon = start()
+    killer = Killer(daemon)
+    with Watch(daemon, trees / "native") as watch:
+        for _ in range(2):
+            daemon.recover()
+            killer.kill(1, signal.SIGSTOP)
+        daemon.recover()
+    watch.check("kills_hang", killer.moments, WATCHDOG_MS + PAUSE_MS)
+    assert min(watch.pauses(killer.moments)) > 1000
+    check_store(daemon)
+
+
+def test_a_supervisor_that_hangs_is_not_needed(start, trees):
+    daemon = start()
+    moments = []
+    supervisor, worker = daemon.processes()
+    with Watch(daemon, trees / "native") as watch:
+        moments.append(time.monotonic())
+        os.kill(supervisor, signal.SIGSTOP)
+        until = time.monotonic() + 4
+        while time.monotonic() < until:
+            daemon.run("flip", "kills", "1.0")
+            daemon.run("flip", "kills", "1.2")
+        moments.append(time.monotonic())
+        os.kill(supervisor, signal.SIGCONT)
+        daemon.run("flip", "kills", "1.0")
+    watch.check("kills_supervisor_hang", moments)
+    assert daemon.processes() == (supervisor, worker)
+    assert daemon.status()["supervisor"]["generation"] == 1
+
+
+class Tracer:
+    """strace on every thread of a process; ends with it, or with the context."""
+
+    def __init__(self, pid, *options):
+        self.pid, self.options = pid, options
+
+    def __enter__(self):
+        self.process = subprocess.Popen(["strace", "-qq", "-f", "-p", str(self.pid), "-o", "/dev/null",
+                                         *self.options], stdin=subprocess.DEVNULL)
+        wait_until(self.attached, "strace is attached")
+        return self
+
+    def tasks(self):
+        """{tid: text of its status file}"""
+        found = {}
+        for task in Path(f"/proc/{self.pid}/task").glob("*"):
+            with contextlib.suppress(OSError):
+                found[int(task.name)] = (task / "status").read_text()
+        return found
+
+    def attached(self):
+        assert self.process.poll() is None, "strace ended"
+        return all(f"TracerPid:\t{self.process.pid}\n" in text for text in self.tasks().values())
+
+    def __exit__(self, *failure):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            if not deploy.ended(self.process, 10):
+                self.process.kill()
+        self.process.wait()
+
+
+def test_a_worker_that_is_traced_may_stand_still(shop):
+    worker = shop.worker()
+    with Tracer(worker, "-e", "trace=none"):
+        os.kill(worker, signal.SIGSTOP)
+        until = time.monotonic() + 2 * WATCHDOG_MS / 1000
+        wait_until(lambda: time.monotonic() > until, "the watchdog has looked twice")
+        assert shop.worker() == worker
+        os.kill(worker, signal.SIGCONT)
+        assert shop.read("shop") == "1.2"
+    shop.run("flip", "shop", "1.0")
+    assert shop.worker() == worker
+
+
+# -- memory
+
+
+@pytest.fixture
+def memory_group():
+    """(folder, name of the limit's file) of a memory control group of one's own, of either kind."""
+    unified, legacy = Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/memory")
+    controllers = unified / "cgroup.subtree_control"
+    if controllers.exists() and "memory" in controllers.read_text().split():
+        folder, limit = unified / f"deployfs-kills-{time.time_ns()}", "memory.max"
+    elif (legacy / "memory.limit_in_bytes").exists():
+        folder, limit = legacy / f"deployfs-kills-{time.time_ns()}", "memory.limit_in_bytes"
+    else:
+        pytest.skip("there is no memory controller of cgroups here")
+    folder.mkdir()
+    yield folder, limit
+    wait_until(lambda: not (folder / "cgroup.procs").read_text().split(), "the group is empty")
+    folder.rmdir()
+
+
+def test_a_worker_beyond_its_memory_is_replaced(start, trees, memory_group):
+    daemon = start()
+    folder, limit = memory_group
+    killer = Killer(daemon)
+    (folder / limit).write_text(str(1 << 18))
+    with Watch(daemon, trees / "native") as watch:
+        for _ in range(5):
+            daemon.recover()
+            worker = daemon.worker()
+            with contextlib.suppress(ProcessLookupError):
+                (folder / "cgroup.procs").write_text(str(worker))
+            killer.moments.append(time.monotonic())
+            while alive(worker):
+                with contextlib.suppress(OSError, deploy.http.client.HTTPException):
+                    daemon.api("GET", "/v1/apps")
+            killer.successor(1, worker)
+        daemon.recover()
+    # A worker may first try for long to get by: that is slow, and no failure.
+    watch.check("kills_memory", killer.moments, 1000)
+    assert daemon.status()["supervisor"]["last_exit"] == "signal 9 (Killed)"
+    check_store(daemon)
+
+
+# -- between commit and notification
+
+
+STEPS = "pwrite64,fdatasync,fsync,write,writev,sendmsg,sendto"
+
+
+def check_channel(daemon, app):
+    """Every way to look agrees with the catalog."""
+    current = daemon.channels(app)["current"]
+    seen = []
+    readers = [threading.Thread(target=lambda: seen.append((os.readlink(daemon.path(app)), daemon.read(app))))
+               for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    assert seen == [(current, current)] * len(readers)
+    return current
+
+
+def flip_and_die(daemon, version, step):
+    """Flip; the worker is killed at the connection's N-th step. False: there are not so many."""
+    worker = daemon.worker()
+    assert daemon.read("shop") != version  # and the kernel knows it now
+    with Tracer(worker, "-e", f"trace={STEPS}", "-e", f"inject={STEPS}:signal=KILL:when={step}"):
+        try:
+            answered = daemon.api("POST", "/v1/apps/shop/flip", {"version": version}).status == 200
+        except (OSError, deploy.http.client.HTTPException):
+            answered = False
+        if answered:
+            assert daemon.read("shop") == version
+            if alive(worker):
+                return False
+    wait_until(lambda: daemon.processes()[1] not in (0, worker), "there is a successor")
+    daemon.recover()
+    current = check_channel(daemon, "shop")
+    assert not answered or current == version
+    return True
+
+
+@pytest.mark.parametrize("resend", ["resend", "no-resend"])
+def test_a_flip_is_whole_at_whatever_step_the_worker_dies(place, monkeypatch, resend):
+    if resend == "no-resend":
+        monkeypatch.setenv("DEPLOYFS_TEST_NO_RESEND", "1")
+    for version in ("1.0", "1.1"):
+        place.origin.publish("shop", version, deploy.small_app(version))
+    daemon = place.daemon().start()
+    for version in ("1.0", "1.1"):
+        daemon.run("fetch", "shop", version)
+        daemon.run("flip", "shop", version)
+    step = 1
+    while flip_and_die(daemon, "1.0" if daemon.read("shop") == "1.1" else "1.1", step):
+        step += 1
+    assert step > 5
+    figure("kills_flip_steps", steps=step - 1, kernel=resend)
+    check_channel(daemon, "shop")
+
+
+def waits_in(pid, function):
+    """Whether a thread of @pid is in @function of the kernel."""
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        with contextlib.suppress(OSError):
+            if function in (task / "stack").read_text():
+                return True
+    return False
+
+
+@pytest.mark.parametrize("resend", ["resend", "no-resend"])
+def test_a_worker_may_die_while_it_notifies_and_a_lookup_is_pending(place, monkeypatch, resend):
+    if resend == "no-resend":
+        monkeypatch.setenv("DEPLOYFS_TEST_NO_RESEND", "1")
+    for version in ("1.0", "1.1"):
+        place.origin.publish("shop", version, deploy.small_app(version))
+    daemon = place.daemon().start()
+    for version in ("1.0", "1.1"):
+        daemon.run("fetch", "shop", version)
+        daemon.run("flip", "shop", version)
+    worker, took = daemon.worker(), []
+
+    def look():
+        took.append(os.path.lexists(daemon.path("shop", "missing")))
+        took.append(time.monotonic())
+
+    def flip():
+        with contextlib.suppress(OSError, deploy.http.client.HTTPException):
+            daemon.api("POST", "/v1/apps/shop/flip", {"version": "1.0"})
+
+    # The first read of each thread is the one that the tracer interrupts.
+    with Tracer(worker, "-P", "/dev/fuse", "-e", "trace=read", "-e", "inject=read:delay_exit=30s:when=2+"):
+        threads = [threading.Thread(target=look), threading.Thread(target=flip)]
+        wait_until(lambda: not waits_in(worker, "ptrace_stop"), "all threads wait for requests again")
+        threads[0].start()
+        wait_until(lambda: waits_in(worker, "ptrace_stop"), "the request was read")
+        threads[1].start()
+        wait_until(lambda: waits_in(worker, "fuse_reverse_inval_entry"), "the notification waits")
+        killed = time.monotonic()
+        os.kill(worker, signal.SIGKILL)
+        for thread in threads:
+            thread.join()
+    daemon.recover()
+    assert took[0] is False
+    figure("kill_in_notification", kernel=resend, pause_ms=round((took[1] - killed) * 1000, 1))
+    assert took[1] - killed < 0.5
+    check_channel(daemon, "shop")
+    wait_until(lambda: not alive(worker), "the worker is gone")
+
+
+# -- a burst
+
+
+def test_a_worker_that_cannot_start_is_held_back_and_comes_back(shop):
+    says = shop.runtime / "supervisor.json"
+    assert shop.read("shop") == "1.2"
+    away = shop.store.with_name("away")
+    shop.store.rename(away)
+    shop.kill_worker()
+    state = wait_until(lambda: (said := json.loads(says.read_text()))["state"] == "held-back" and said, "it is held back")
+    assert state["next_start"] and state["last_exit"].startswith("code ")
+    assert shop.read("shop") == "1.2"
+    away.rename(shop.store)
+    shop.recover()
+    assert json.loads(says.read_text())["state"] == "running"
+    shop.run("flip", "shop", "1.0")
+    assert shop.read("shop") == "1.0"
+    assert shop.status()["supervisor"]["restarts"] >= 30
