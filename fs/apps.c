@@ -560,6 +560,17 @@ void apps_recover(struct apps *apps)
 	buffers_free();
 }
 
+/* Our bank may be that of a dead worker into which nobody has looked. */
+static void own_bank_recover(struct apps *apps)
+{
+	if (resend(apps))
+		return;
+	for (unsigned i = 0; i < SHARED_SLOTS; i++)
+		if (buffers_make())
+			slot_recover(apps, apps->place.bank, i, true);
+	buffers_free();
+}
+
 static void on_wake(int number)
 {
 }
@@ -628,6 +639,8 @@ int apps_start(const struct mount *mount, struct view *view,
 	r = session_make(apps, err);
 	if (r == 0)
 		r = session_init(apps, err);
+	if (r == 0)
+		own_bank_recover(apps);
 	if (r == 0)
 		r = threads_start(apps, err);
 	if (r < 0) {

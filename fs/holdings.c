@@ -6,6 +6,7 @@
 #include "fd.h"
 #include "log.h"
 #include "mount.h"
+#include "process.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -221,7 +222,7 @@ static int from_worker(const struct config *config, struct holdings *ret,
 	list[strcspn(list, "\n")] = '\0';
 	if (inherit_parse(&holdings.list, list, worker) < 0 ||
 	    complete(&holdings, &why) < 0 ||
-	    (alive(holdings.shared->supervisor) &&
+	    (process_ours(holdings.shared->supervisor) &&
 	     holdings.shared->supervisor != getpid())) {
 		pid_t other = holdings.shared ? holdings.shared->supervisor : 0;
 

@@ -64,6 +64,15 @@ bool process_leader_gone(pid_t pid)
 	       state[0] == 'X';
 }
 
+bool process_ours(pid_t pid)
+{
+	char name[32];
+
+	return pid > 0 && !process_leader_gone(pid) &&
+	       status_field(pid, "Name", name, sizeof(name)) &&
+	       strncmp(name, "deployfs", strlen("deployfs")) == 0;
+}
+
 bool process_traced(pid_t pid)
 {
 	char tracer[32];

@@ -26,6 +26,12 @@ int process_open_leader(pid_t pid);
 /** process_leader_gone() - whether the first thread is a zombie, or the process gone */
 bool process_leader_gone(pid_t pid);
 
+/**
+ * process_ours() - whether a process runs, and is one of deployfsd's
+ * A number from the shared memory may be of long ago, and another process's by now.
+ */
+bool process_ours(pid_t pid);
+
 /** process_traced() - whether a debugger has it: it may stand still for any time */
 bool process_traced(pid_t pid);
 

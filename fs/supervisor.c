@@ -91,7 +91,7 @@ static void tell_file(struct supervisor *s)
 	char path[4200], temporary[4300], text[512], when[CLOCK_TEXT_SIZE] = "", exit[80];
 	int status = atomic_load(&s->shared->last_status), size;
 	pid_t worker = s->serving >= 0 ? s->watched[s->serving].pid : 0;
-	bool held = s->serving < 0 && s->start_at_ms;
+	bool held = s->serving < 0 && s->start_at_ms > clock_monotonic_ms();
 	cleanup(fd_close) int fd = -1;
 
 	if (held)
@@ -119,12 +119,17 @@ static void tell_file(struct supervisor *s)
 		log_warning("cannot write '%s': %s", path, strerror(errno));
 }
 
+/* Where workers die before they serve nobody frees a dead one's bank. The next one takes
+ * it then, and looks into its slots first. */
 static int bank_free(const struct supervisor *s)
 {
-	for (int bank = 0; bank < SHARED_BANKS; bank++)
-		if (!s->watched[bank].pid &&
-		    atomic_load(&s->shared->banks[bank].state) == BANK_FREE)
-			return bank;
+	static const int wanted[] = {BANK_FREE, BANK_DEAD};
+
+	for (int i = 0; i < 2; i++)
+		for (int bank = 0; bank < SHARED_BANKS; bank++)
+			if (!s->watched[bank].pid &&
+			    atomic_load(&s->shared->banks[bank].state) == wanted[i])
+				return bank;
 	return -1;
 }
 
@@ -203,7 +208,7 @@ static void start_worker(struct supervisor *s)
 		exit(become_worker(s, bank, s->start_reason));
 	if (pid < 0) {
 		log_error("cannot start a worker: %s", strerror(errno));
-		atomic_store(&s->shared->banks[bank].state, BANK_FREE);
+		atomic_store(&s->shared->banks[bank].state, BANK_DEAD);
 		start_later(s, TICK_MS, s->start_reason);
 		return;
 	}
@@ -589,6 +594,9 @@ static void take_over(struct supervisor *s)
 	for (int bank = 0; bank < SHARED_BANKS; bank++) {
 		pid_t pid = atomic_load(&words_of(s, bank)->pid);
 
+		/* Taken for a worker that our predecessor did not come to start. */
+		if (!pid && atomic_load(&s->shared->banks[bank].state) == BANK_USED)
+			atomic_store(&s->shared->banks[bank].state, BANK_DEAD);
 		if (!pid)
 			continue;
 		watch(s, bank, pid);
@@ -626,9 +634,20 @@ static int signals_open(void)
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
+/* Two workers, or one whose patience was too short, may have started two supervisors:
+ * only one of them may go on. */
+static bool claim(struct supervisor *s)
+{
+	pid_t before = atomic_load(&s->shared->supervisor), self = getpid();
+
+	prctl(PR_SET_NAME, "deployfsd"); /* executed as /proc/self/exe it is "exe" */
+	return before == self ||
+	       (!process_ours(before) &&
+		atomic_compare_exchange_strong(&s->shared->supervisor, &before, self));
+}
+
 static void begin(struct supervisor *s, enum supervisor_reason reason)
 {
-	atomic_store(&s->shared->supervisor, getpid());
 	atomic_store(&s->shared->left, false);
 	process_protect(OOM_SUPERVISOR, s->shared->debug);
 	if (reason == SUPERVISOR_FIRST) {
@@ -659,6 +678,10 @@ int supervisor_run(struct holdings *holdings, struct config *config,
 
 	for (int bank = 0; bank < SHARED_BANKS; bank++)
 		s.watched[bank] = (struct watched){.leader = -1, .whole = -1};
+	if (!claim(&s)) {
+		log_info("not needed: another supervisor is there");
+		return EXIT_SUCCESS;
+	}
 	begin(&s, reason);
 	loop(&s);
 	config_free(s.config);

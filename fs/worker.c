@@ -63,6 +63,8 @@ static void set_stage(struct worker *w, enum worker_stage stage)
 {
 	atomic_store(&w->words->stage, stage);
 	kill(atomic_load(&w->shared->supervisor), SIGUSR1);
+	/* What was said to us before this stage could not be done then. */
+	kill(getpid(), SIGUSR1);
 }
 
 static int config_read(struct worker *w)

@@ -314,7 +314,7 @@ class Daemon:
         return self
 
     def answers(self):
-        if self.process.poll() is not None:
+        if self.process.poll() is not None and not any(map(alive, self.processes())):
             raise RuntimeError(f"deployfsd ended with {self.process.returncode}:\n{self.log_tail()}")
         with contextlib.suppress(OSError, http.client.HTTPException):
             return self.api("GET", "/v1/status").status == 200

@@ -376,7 +376,7 @@ static void listing_goes_on_where_it_was_while_names_come_and_go(void **state)
 	assert_string_equal(listing.text, ". .. 1.0 1.1 ");
 	drop(site, CHANGE_LINK_GONE, "current");
 	add_version(site, "1.0", 1);
-	/* "beta" and the new "1.0" have their places before "1.1", wherever that is read. */
+	/* "beta" and the new "1.0" have their places before "1.1". */
 	list_some(site, SHOP, 99, &listing);
 	assert_string_equal(listing.text, ". .. 1.0 1.1 ");
 	list_some(site, VIEW_ROOT, 99, &root);
