@@ -337,12 +337,19 @@ int service_serve(struct service *s, struct error *err)
 		&s->place.shared->sessions[s->place.session];
 	const struct apps_place place = {s->place.shared, s->place.session,
 					 s->place.bank};
+	bool opened = !s->store;
 	int r = 0;
 
-	if (!s->store)
+	if (opened)
 		r = store_open(s->config->config->store, STORE_SERVE, &s->store, err);
 	if (r == 0)
 		r = view_fill(s, err);
+	if (r < 0 && opened) {
+		view_free(s->view);
+		store_close(s->store);
+		s->view = NULL;
+		s->store = NULL;
+	}
 	if (r < 0)
 		return r;
 	r = mount_adopt(s->place.shared->base, session->path, session->device,

@@ -82,7 +82,8 @@ struct service *service_new(struct config *config, const struct service_place *p
  * service_serve() - answer the kernel
  * Without service_own() before it, as a successor of a worker that died: reads the
  * catalog, writes nothing. As short as it can be: this is the pause that containers see.
- * Return: 0; what the catalog and apps_start() give.
+ * Return: 0; -EBADMSG the catalog is damaged: service_own() rebuilds it; what the catalog
+ * and apps_start() give.
  */
 int service_serve(struct service *service, struct error *err);
 

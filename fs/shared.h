@@ -74,6 +74,7 @@ struct shared_kept {
 /** What a worker asks of the supervisor, as bits. */
 enum {
 	WISH_UPGRADE = 1,
+	WISH_STAY = 2, /* it was to unmount, and somebody uses the mount */
 };
 
 /** How far a worker is. */

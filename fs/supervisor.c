@@ -7,7 +7,8 @@
  *   a worker's process ended          → its request slots are final: tell who serves
  *   SIGUSR1                           → a worker has changed a word: look
  *   a tick, twice a second            → is the heartbeat fresh?
- *   SIGTERM, SIGINT, SIGHUP           → pass on; under systemd SIGTERM means: leave
+ *   SIGTERM, SIGINT, SIGHUP           → pass on to the worker
+ *   SIGUSR2                           → leave: another supervisor is about to come
  *
  * Workers, by bank:   free → (fork) → serving → [finishing] → dying → gone
  *
@@ -70,7 +71,8 @@ struct supervisor {
 	int finishing; /* bank of the one that is being replaced; -1: none */
 	bool first;    /* no worker has been ready yet */
 	bool ready_told;
-	uint64_t start_at_ms; /* a worker is to be started then; 0: none is */
+	bool leave_if_refused; /* systemd waits for our end, whatever the worker says */
+	uint64_t start_at_ms;  /* a worker is to be started then; 0: none is */
 	enum worker_reason start_reason;
 	uint64_t deaths[DEATHS_MAX];
 	unsigned death_next;
@@ -397,6 +399,15 @@ static void ready(struct supervisor *s)
 	tell_file(s);
 }
 
+/* The worker goes on, and the next supervisor finds it. */
+static void leave(struct supervisor *s)
+{
+	log_info("leaving; the mount is served on, 'deployctl daemon stop' ends that");
+	atomic_store(&s->shared->left, true);
+	sd_notify(0, "STOPPING=1");
+	end(s, EXIT_SUCCESS);
+}
+
 /* A worker has changed a word. */
 static void listen_to(struct supervisor *s)
 {
@@ -414,22 +425,19 @@ static void listen_to(struct supervisor *s)
 		give_order(s, s->finishing, ORDER_QUIT, QUIT_MS);
 	if (atomic_load(&s->shared->wishes) & WISH_UPGRADE)
 		upgrade(s);
+	if (atomic_fetch_and(&s->shared->wishes, ~(uint32_t)WISH_STAY) & WISH_STAY &&
+	    s->leave_if_refused)
+		leave(s);
 }
 
-/* SIGTERM under systemd is half of a restart: the worker goes on, and the next supervisor
- * finds it. Otherwise it is passed on, and the worker unmounts where nobody uses it. */
+/* The worker unmounts, where nobody uses the mount. Where somebody does, systemd would
+ * kill us in the end: then we leave. */
 static void terminate(struct supervisor *s, int number)
 {
 	struct error err = {0};
 
-	if (getenv("NOTIFY_SOCKET") && number == SIGTERM) {
-		log_info("leaving; the mount is served on, 'deployctl daemon stop' ends "
-			 "that");
-		atomic_store(&s->shared->left, true);
-		sd_notify(0, "STOPPING=1");
-		s->exit_code = EXIT_SUCCESS;
-		return;
-	}
+	s->leave_if_refused = getenv("NOTIFY_SOCKET") != NULL;
+	atomic_fetch_and(&s->shared->wishes, ~(uint32_t)WISH_STAY);
 	if (s->serving >= 0) {
 		kill(s->watched[s->serving].pid, number);
 		return;
@@ -449,6 +457,9 @@ static void signal_handle(struct supervisor *s)
 		switch (info.ssi_signo) {
 		case SIGUSR1:
 			listen_to(s);
+			break;
+		case SIGUSR2:
+			leave(s);
 			break;
 		case SIGHUP:
 			if (s->serving >= 0)
@@ -630,6 +641,7 @@ static int signals_open(void)
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGHUP);
 	sigaddset(&set, SIGUSR1);
+	sigaddset(&set, SIGUSR2);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }

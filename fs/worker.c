@@ -52,7 +52,8 @@ struct worker {
 	int signals, stop, supervisor_fd;
 	pid_t supervisor;
 	uint64_t alone_ms; /* since when there is no supervisor; 0: there is one */
-	pthread_t beginner;
+	pthread_t beginner, finisher;
+	bool finishing; /* the finisher was started */
 	struct keeper keeper;
 	sem_t looked;      /* posted whenever the supervisor has said something */
 	atomic_int failed; /* a negative errno: could not start */
@@ -111,7 +112,7 @@ static int begin(struct worker *w, struct error *err)
 		return r;
 	set_stage(w, STAGE_SERVING);
 	wait_for_predecessor(w);
-	if (died)
+	if (!owned)
 		r = service_own(w->service, true, err);
 	if (r == 0)
 		r = service_begin(w->service, err);
@@ -140,16 +141,28 @@ static void *beginner_main(void *context)
 	return NULL;
 }
 
-/* Put everything down for the successor but the reading. */
-static void finish(struct worker *w)
+/* Put everything down for the successor but the reading. In a thread of its own: a commit
+ * may take longer than a heartbeat. */
+static void *finish_main(void *context)
 {
-	if (atomic_load(&w->words->stage) != STAGE_READY)
-		return;
+	struct worker *w = context;
+
 	jobs_put_down(w->service->jobs);
 	api_finish(w->api, clock_monotonic_ms() + FINISH_MS);
 	w->api = NULL;
 	service_finish(w->service);
 	set_stage(w, STAGE_FINISHED);
+	return NULL;
+}
+
+static void finish(struct worker *w)
+{
+	if (w->finishing || atomic_load(&w->words->stage) != STAGE_READY)
+		return;
+	if (pthread_create(&w->finisher, NULL, finish_main, w) == 0)
+		w->finishing = true;
+	else
+		log_error("cannot finish: cannot start a thread");
 }
 
 static void supervisor_watch(struct worker *w)
@@ -228,6 +241,8 @@ static bool leave(struct worker *w)
 	if (service_leave(w->service, false, &err) == 0)
 		return true;
 	log_error("not ending: %s", err.text);
+	atomic_fetch_or(&w->shared->wishes, WISH_STAY);
+	kill(atomic_load(&w->shared->supervisor), SIGUSR1);
 	return false;
 }
 
@@ -249,8 +264,10 @@ static void supervisor_lost(struct worker *w)
 	    (getenv("NOTIFY_SOCKET") && now_ms - w->alone_ms < SYSTEMD_MS))
 		return;
 	w->alone_ms = now_ms;
-	if (process_supervisor(w->shared, &w->start->holdings->list, &err) < 0)
+	pthread_mutex_lock(&w->keeper.lock);
+	if (process_supervisor(w->shared, w->keeper.list, &err) < 0)
 		log_error("%s", err.text);
+	pthread_mutex_unlock(&w->keeper.lock);
 }
 
 /* Until somebody has us end. */
@@ -351,6 +368,8 @@ int worker_main(const struct worker_start *start)
 		_exit(exit_code(r));
 	}
 	pthread_join(w.beginner, NULL);
+	if (w.finishing)
+		pthread_join(w.finisher, NULL);
 	if (w.service->jobs)
 		jobs_stop(w.service->jobs);
 	api_stop(w.api);
