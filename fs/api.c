@@ -488,15 +488,18 @@ int api_start(struct service *service, int socket, int stop_fd, struct api **ret
 	return 0;
 }
 
+void api_quiesce(struct api *api)
+{
+	int fd = MHD_quiesce_daemon(api->daemon);
+
+	fd_close(&fd);
+}
+
 void api_finish(struct api *api, uint64_t deadline_ms)
 {
-	MHD_socket listening = MHD_quiesce_daemon(api->daemon);
-
 	while (atomic_load(&api->requests) > 0 && clock_monotonic_ms() < deadline_ms)
 		poll(NULL, 0, FINISH_LOOK_MS);
 	MHD_stop_daemon(api->daemon);
-	if (listening != MHD_INVALID_SOCKET)
-		close(listening);
 	free(api);
 }
 

@@ -21,9 +21,14 @@ int api_start(struct service *service, int socket, int stop_fd, struct api **ret
 	      struct error *err);
 
 /**
- * api_finish() - take no more connections, answer what was asked, end
- * @deadline_ms: monotonic; what is not answered by then is cut off
+ * api_quiesce() - take no more connections
  * Who connects from now on waits in the socket's queue for the next worker.
+ */
+void api_quiesce(struct api *api);
+
+/**
+ * api_finish() - after api_quiesce(): answer what was asked, end
+ * @deadline_ms: monotonic; what is not answered by then is cut off
  */
 void api_finish(struct api *api, uint64_t deadline_ms);
 

@@ -101,13 +101,29 @@ static void wait_for_predecessor(struct worker *w)
 		sem_wait(&w->looked);
 }
 
+/* Serve first and own later, where reads wait; not from a damaged catalog, which only
+ * the owner may rebuild. */
+static int begin_to_serve(struct worker *w, bool *ret_owned, struct error *err)
+{
+	int r;
+
+	*ret_owned = w->start->reason != WORKER_DIED;
+	if (!*ret_owned) {
+		r = service_serve(w->service, err);
+		if (r != -EBADMSG)
+			return r;
+		log_warning("cannot serve yet: %s", err->text);
+		*ret_owned = true;
+	}
+	r = service_own(w->service, w->start->reason != WORKER_FIRST, err);
+	return r == 0 ? service_serve(w->service, err) : r;
+}
+
 static int begin(struct worker *w, struct error *err)
 {
-	bool died = w->start->reason == WORKER_DIED;
-	int r = died ? 0 : service_own(w->service, w->start->reason != WORKER_FIRST, err);
+	bool owned;
+	int r = begin_to_serve(w, &owned, err);
 
-	if (r == 0)
-		r = service_serve(w->service, err);
 	if (r < 0)
 		return r;
 	set_stage(w, STAGE_SERVING);
@@ -147,6 +163,7 @@ static void *finish_main(void *context)
 {
 	struct worker *w = context;
 
+	api_quiesce(w->api);
 	jobs_put_down(w->service->jobs);
 	api_finish(w->api, clock_monotonic_ms() + FINISH_MS);
 	w->api = NULL;
