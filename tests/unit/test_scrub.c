@@ -43,7 +43,7 @@ static int site_setup(void **state)
 	snprintf(site->dir, sizeof(site->dir), "/tmp/test-scrub-XXXXXX");
 	assert_non_null(mkdtemp(site->dir));
 	site->seed = given ? (unsigned)strtoul(given, NULL, 10) : (unsigned)time(NULL);
-	if (store_open(site->dir, true, &site->store, &site->err) < 0)
+	if (store_open(site->dir, STORE_OWN, &site->store, &site->err) < 0)
 		fail_msg("%s", site->err.text);
 	*state = site;
 	return 0;
@@ -326,6 +326,7 @@ static void only_who_shows_it_is_hurt(void **state)
 	assert_int_equal(count, 3);
 	flip(site, id, offset_of(site, id, 1, 0));
 	run(site, &scrub, id);
+	assert_int_equal(repair_from_store(&scrub, NULL, NULL, &site->err), 0);
 	assert_int_equal(scrub_users(&scrub, &users, &count, &site->err), 0);
 	assert_int_equal(count, 2);
 	assert_true((users[0] == id && users[1] == with) ||
