@@ -127,7 +127,8 @@ static int go_back(struct catalog *catalog, int64_t app, const char *channel,
 			  " AND version.id <> (SELECT to_version FROM generation"
 			  "  WHERE app = ?1 AND channel = ?2 AND number <= ?4"
 			  "  ORDER BY number DESC LIMIT 1)"
-			  " ORDER BY " DAMAGE " IS NOT NULL, generation.number DESC LIMIT 1",
+			  " ORDER BY " DAMAGE
+			  " IS NOT NULL, generation.number DESC LIMIT 1",
 			  "itii", app, channel, (int64_t)VERSION_PRESENT, number);
 
 	*ret = (struct target){0};

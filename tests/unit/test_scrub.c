@@ -112,7 +112,8 @@ static void forget(struct site *site, const char *name)
 	cleanup(change_list_done) struct change_list changes = {0};
 	struct version version;
 
-	assert_int_equal(catalog_hide(site->store->catalog, "shop", name, &changes, NULL),
+	assert_int_equal(catalog_hide(site->store->catalog, "shop", name, NULL, &changes,
+				      NULL),
 			 0);
 	assert_int_equal(catalog_find(site->store->catalog, "shop", name, &version, NULL),
 			 0);
