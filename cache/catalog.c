@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * catalog.db (user_version 2). Rows of `version` are never deleted: a removed version
+ * catalog.db (user_version 3). Rows of `version` are never deleted: a removed version
  * leaves the record of its SHA-256, so that its name never comes to mean other content.
  * Node ids come from one counter and are never given out twice (I2); each pack has a
  * range of them.
@@ -79,6 +79,13 @@ static const char *const steps[] = {
 	" WITHOUT ROWID;"
 	"CREATE INDEX request_time ON request(time_ns);"
 	"PRAGMA user_version = 2;",
+
+	/* The pack `by`, of some version, shows what is damaged in `pack`. */
+	"CREATE TABLE hurt("
+	" pack INTEGER NOT NULL, by INTEGER NOT NULL, PRIMARY KEY(pack, by))"
+	" WITHOUT ROWID;"
+	"CREATE INDEX hurt_by ON hurt(by);"
+	"PRAGMA user_version = 3;",
 };
 
 #define CATALOG_VERSION ((int64_t)(sizeof(steps) / sizeof(steps[0])))
@@ -90,7 +97,7 @@ const int64_t catalog_version = CATALOG_VERSION;
 	" version.sha256, version.package_bytes, version.unpacked_bytes,"         \
 	" version.stored_bytes, version.files, version.verified, version.origin," \
 	" version.imported_by, version.imported_ns, version.pinned, version.bad," \
-	" version.bad_reason, pack.first_node, pack.node_count"                   \
+	" version.bad_reason, pack.first_node, pack.node_count, " DAMAGE          \
 	" FROM version JOIN app ON app.id = version.app"                          \
 	" LEFT JOIN pack ON pack.id = version.pack "
 
@@ -401,6 +408,7 @@ static void version_read(sqlite3_stmt *row, struct version *ret)
 		.first_node = (uint64_t)sqlite3_column_int64(row, 17),
 		.node_count = (uint32_t)sqlite3_column_int64(row, 18),
 	};
+	sql_text(row, 19, ret->damage, sizeof(ret->damage));
 	sql_text(row, 1, ret->app, sizeof(ret->app));
 	sql_text(row, 2, ret->name, sizeof(ret->name));
 	sql_text(row, 10, ret->verified, sizeof(ret->verified));
@@ -856,7 +864,6 @@ int catalog_ghosts(struct catalog *catalog, struct ghost **ret, size_t *ret_coun
 	cleanup(sql_finalize_ptr) sqlite3_stmt *rows = NULL;
 	cleanup(free_ptr) uint64_t *ids = NULL;
 	struct ghost *ghosts;
-	bool dirty = false;
 	size_t count;
 	int r = sql_query(catalog->db, &rows, err,
 			  "SELECT id FROM pack WHERE id NOT IN"
@@ -877,12 +884,6 @@ int catalog_ghosts(struct catalog *catalog, struct ghost **ret, size_t *ret_coun
 			ghosts_free(ghosts, count);
 			return r;
 		}
-		dirty |= ghosts[i].dirty;
-	}
-	if (!dirty) {
-		ghosts_free(ghosts, count);
-		ghosts = NULL;
-		count = 0;
 	}
 	*ret = ghosts;
 	*ret_count = count;

@@ -85,6 +85,7 @@ struct version {
 	int64_t imported_ns;
 	bool pinned, bad;
 	char bad_reason[256];
+	char damage[256]; /* of what it shows; "": none is known */
 };
 
 /** version_root() - node id of a version's root directory */
@@ -207,7 +208,8 @@ int catalog_flip(struct catalog *catalog, const char *app, const char *channel,
  * catalog_rollback() - flip to what was before, and mark what is left as bad
  *
  * The target is the version of the newest generation before the channel's current one
- * that is present, not bad and another than the current. Return: 0; -ENOENT no such app
+ * that is present, not bad and another than the current; a damaged one only where there
+ * is no other. Return: 0; -ENOENT no such app
  * or channel, or nothing to go back to.
  */
 int catalog_rollback(struct catalog *catalog, const char *app, const char *channel,
@@ -237,7 +239,7 @@ struct ghost {
 	bool dirty; /* has lost its version, a dependent, or what that needed, lately */
 };
 
-/** catalog_ghosts() - all ghosts, newest first; none when none of them is dirty */
+/** catalog_ghosts() - all ghosts, newest first */
 int catalog_ghosts(struct catalog *catalog, struct ghost **ret, size_t *ret_count,
 		   struct error *err);
 void ghosts_free(struct ghost *ghosts, size_t count);
@@ -249,6 +251,49 @@ int catalog_ghost_swept(struct catalog *catalog, uint64_t pack, uint64_t bytes,
 /** catalog_drop_pack() - a ghost without dependents is gone; what it needed is looked at
  * next */
 int catalog_drop_pack(struct catalog *catalog, uint64_t pack, struct error *err);
+
+/**
+ * catalog_users() - the packs of all versions that need a pack, itself included
+ * @ret: malloc()ed, the caller's
+ */
+int catalog_users(struct catalog *catalog, uint64_t pack, uint64_t **ret,
+		  size_t *ret_count, struct error *err);
+
+/**
+ * catalog_set_damage() - note damage of a pack, or that there is none any more
+ * @damage: what is damaged; "": nothing
+ * @users:  those of its catalog_users() that show what is damaged; NULL: all of them
+ * Return: 1 it was said now for the first time, or taken back; 0 otherwise; -errno.
+ */
+int catalog_set_damage(struct catalog *catalog, uint64_t pack, const char *damage,
+		       const uint64_t *users, size_t user_count,
+		       struct change_list *changes, struct error *err);
+
+/** A damaged pack, and a version that shows what is damaged. */
+struct damage {
+	uint64_t pack;
+	bool own; /* the pack was made of this version's package */
+	char app[NAME_LENGTH_MAX + 1], version[NAME_LENGTH_MAX + 1];
+	char text[256];
+};
+
+/**
+ * catalog_damage() - every damaged pack with every version that shows it
+ * By pack; the version whose own it is first, then newer ones before older.
+ * @ret: malloc()ed, the caller's
+ */
+int catalog_damage(struct catalog *catalog, struct damage **ret, size_t *ret_count,
+		   struct error *err);
+
+/** How far the scrub is. */
+struct scrub_progress {
+	uint64_t pack; /* the last one that was looked at; 0: none since the last end */
+	int64_t ended_ns; /* wall clock of the last end; 0: there was none */
+};
+int catalog_scrub_progress(struct catalog *catalog, struct scrub_progress *ret,
+			   struct error *err);
+int catalog_set_scrub_progress(struct catalog *catalog,
+			       const struct scrub_progress *progress, struct error *err);
 
 /** catalog_set_indexed(), catalog_unindexed() - packs whose hashes are not in index.db
  * yet */

@@ -66,6 +66,13 @@ extern const int64_t catalog_version;
 int app_find(struct catalog *catalog, const char *name, struct app_row *ret,
 	     struct error *err);
 
+/** The damage that is known of what a version shows; NULL: none. */
+#define DAMAGE                                                  \
+	"(SELECT rotten.damage FROM hurt"                       \
+	" JOIN pack AS rotten ON rotten.id = hurt.pack"         \
+	" WHERE hurt.by = version.pack AND rotten.damage <> ''" \
+	" ORDER BY rotten.id LIMIT 1)"
+
 /** version_find_present() - a version that is here, not hidden or removed. 0; -ENOENT. */
 int version_find_present(struct catalog *catalog, const char *app, const char *name,
 			 struct version *ret, struct error *err);
@@ -109,6 +116,10 @@ int pack_insert(struct catalog *catalog, const struct pack_key *key, uint64_t pa
 		const uint64_t *deps, size_t dep_count, struct error *err);
 int version_insert(struct catalog *catalog, const struct app_row *app,
 		   const struct version *version, struct error *err);
+
+/** previous_settle() - bring `previous` along, where what it means has changed */
+int previous_settle(struct catalog *catalog, const char *app, struct change_list *changes,
+		    struct error *err);
 
 /** nodes_take() - a range of node ids, inside a transaction */
 int nodes_take(struct catalog *catalog, uint64_t count, uint64_t *ret, struct error *err);

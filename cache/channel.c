@@ -5,7 +5,8 @@
  * `previous` and status.json along.
  *
  * What `previous` means is one function, go_back(): the version of the newest generation
- * before the channel's current one that is present, not bad, and not the current one.
+ * before the channel's current one that is present, not bad, and not the current one. One
+ * that is damaged comes after all that are not.
  */
 #include "catalog_private.h"
 
@@ -126,7 +127,8 @@ static int go_back(struct catalog *catalog, int64_t app, const char *channel,
 			  " AND version.id <> (SELECT to_version FROM generation"
 			  "  WHERE app = ?1 AND channel = ?2 AND number <= ?4"
 			  "  ORDER BY number DESC LIMIT 1)"
-			  " ORDER BY generation.number DESC LIMIT 1",
+			  " ORDER BY " DAMAGE
+			  " IS NOT NULL, generation.number DESC LIMIT 1",
 			  "itii", app, channel, (int64_t)VERSION_PRESENT, number);
 
 	*ret = (struct target){0};
@@ -265,6 +267,22 @@ int settle(struct catalog *catalog, const struct app_row *app, int64_t now_ns,
 	if (r == 0)
 		r = settle_status(catalog, now_ns, changes, err);
 	return r;
+}
+
+int previous_settle(struct catalog *catalog, const char *app, struct change_list *changes,
+		    struct error *err)
+{
+	struct target is, should;
+	struct app_row row;
+	int r = app_find(catalog, app, &row, err);
+
+	if (r == 0)
+		r = channel_target(catalog, row.id, CHANNEL_PREVIOUS, &is, err);
+	if (r == 0)
+		r = go_back(catalog, row.id, CHANNEL_DEFAULT, NEWEST, &should, err);
+	if (r < 0 || is.version == should.version)
+		return r;
+	return settle(catalog, &row, clock_wall_ns(), changes, err);
 }
 
 static int generation_append(struct catalog *catalog, const struct app_row *app,
@@ -439,6 +457,17 @@ static int point_again(struct catalog *catalog, const struct app_row *app,
 	return 1;
 }
 
+static void note_damage(const struct version *version, struct flip *ret)
+{
+	size_t size = strlen(ret->note);
+
+	if (*version->damage)
+		snprintf(ret->note + size, sizeof(ret->note) - size,
+			 "%sversion '%s' is damaged on this disk (%.150s): "
+			 "'deployctl repair %s' mends it",
+			 size ? "; " : "", version->name, version->damage, version->app);
+}
+
 int catalog_flip(struct catalog *catalog, const char *app, const char *channel,
 		 const char *version, const char *who, const char *reason,
 		 const char *key, struct flip *ret, struct change_list *changes,
@@ -468,6 +497,7 @@ int catalog_flip(struct catalog *catalog, const char *app, const char *channel,
 		r = clear_bad(catalog, &known, ret, err);
 	if (r < 0)
 		return r;
+	note_damage(&known, ret);
 	to = (struct target){.version = known.id};
 	memcpy(to.name, known.name, sizeof(to.name));
 	if (from.version != to.version || known.bad) {
@@ -530,6 +560,7 @@ int catalog_rollback(struct catalog *catalog, const char *app, const char *chann
 {
 	cleanup(catalog_unlock) struct catalog *locked = catalog_lock(catalog);
 	cleanup(transaction_end) struct transaction tx = {0};
+	struct version known;
 	struct target from, to;
 	struct app_row row;
 	int r = transaction_begin(catalog, &tx, err);
@@ -560,6 +591,10 @@ int catalog_rollback(struct catalog *catalog, const char *app, const char *chann
 			      app, channel, app);
 	if (r == 0)
 		r = mark_bad(catalog, &row, &from, channel, reason, ret, err);
+	if (r == 0)
+		r = version_find_present(catalog, app, to.name, &known, err);
+	if (r == 0)
+		note_damage(&known, ret);
 	if (r == 0)
 		r = point(catalog, &row, channel, "rollback", &from, &to, who, reason,
 			  key, ret, changes, err);

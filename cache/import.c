@@ -373,7 +373,8 @@ int import_package(struct store *store, const struct import_request *request,
 
 	if (import.limit == 0)
 		import.limit = UNPACK_BASE + request->archive_size * UNPACK_RATIO;
-	import.writer = pack_writer_new(request->pack_fd, find_content, &import);
+	import.writer = pack_writer_new(request->pack_fd,
+					request->alone ? NULL : find_content, &import);
 	import.manifest = manifest_new(&request->policy);
 	if (!import.writer || !import.manifest)
 		return error_set(err, -ENOMEM, "not enough memory");

@@ -20,6 +20,7 @@ struct import_request {
 	int pack_fd;           /* empty, for reading and writing, borrowed */
 	struct manifest_policy policy;
 	uint64_t unpack_limit; /* bytes; 0: by the archive's size */
+	bool alone;            /* store everything, share nothing: to repair from it */
 	bool fresh;            /* no version of the application was ever here: all that is
 				* unpacked will take space, as far as can be known before */
 	uint64_t reserve_bytes; /* to be left free on the pack's disk */

@@ -380,6 +380,80 @@ static int job_list(struct job *job, json_t **ret, struct error *err)
 	return 0;
 }
 
+/* Whether the origin's list has the content that we know, before all of it comes. An
+ * origin without a list may have the package all the same. */
+static int check_listed(const struct fetch_request *request,
+			const struct fetch_watch *watch, const char *expected,
+			struct error *err)
+{
+	cleanup(sums_done) struct sums sums = {0};
+	const struct sums_entry *entry;
+	char theirs[SHA256_TEXT_SIZE];
+	const char *origin;
+
+	if (fetch_sums(request, watch, &sums, &origin, NULL) < 0)
+		return 0;
+	entry = sums_find(&sums, request->version);
+	if (!entry || !strcmp(sha256_format(entry->sha256, theirs), expected))
+		return 0;
+	return error_set(err, -EBADMSG,
+			 "the origin cannot repair version '%s' of '%s': it has other "
+			 "content under that name, sha256 %s and not %s",
+			 request->version, request->app, theirs, expected);
+}
+
+static int repair_unpack(struct job *job, const struct fetch_result *fetched,
+			 struct error *err)
+{
+	struct import_watch watch = {on_unpack, on_warning, job};
+	struct import_request request = {
+		.archive_fd = fetched->fd,
+		.archive_size = fetched->size,
+		.alone = true,
+		.fresh = true,
+	};
+	struct import_result imported;
+
+	policy_of(job, &request);
+	return import_package(job->store, &request, &watch, &imported, err);
+}
+
+/* The package of a version once more, all of it in a pack that shares nothing: the daemon
+ * takes the blocks from it that are damaged. */
+static int job_repair(struct job *job, json_t **ret, struct error *err)
+{
+	cleanup(strings_free) char **origins =
+		strings_of(json_object_get(job->request, "origins"));
+	cleanup(fetch_result_done) struct fetch_result fetched = {.fd = -1};
+	struct fetch_watch watch = {on_progress, on_origin, on_warning, job};
+	const char *expected = text_of(job, "sha256");
+	char partial_dir[4096], sum[SHA256_TEXT_SIZE];
+	struct fetch_request request;
+	int r;
+
+	if (!origins)
+		return error_set(err, -ENOMEM, "not enough memory");
+	if (!expected || !text_of(job, "version"))
+		return error_set(err, -EINVAL, "a repair needs version and sha256");
+	request_fill(job, origins, partial_dir, &request);
+	r = check_listed(&request, &watch, expected, err);
+	if (r == 0)
+		r = fetch_package(&request, &watch, &fetched, err);
+	if (r < 0)
+		return r;
+	if (strcmp(sha256_format(fetched.sha256, sum), expected))
+		return error_set(
+			err, -EBADMSG,
+			"'%s' cannot repair version '%s' of '%s': its package has "
+			"sha256 %s and not %s",
+			fetched.origin, request.version, request.app, sum, expected);
+	r = repair_unpack(job, &fetched, err);
+	if (r == 0)
+		*ret = json_pack("{s:b, s:s, s:s}", "changed", 1, "file", fetched.file,
+				 "origin", fetched.origin);
+	return r;
+}
+
 static int hash_file(struct job *job, int fd, uint64_t size,
 		     unsigned char ret[static SHA256_SIZE], struct error *err)
 {
@@ -448,6 +522,19 @@ static void on_bad(void *context, const char *version, const char *path,
 					    safe_string(path), "problem", problem));
 }
 
+/* The ids of all packs that were found damaged on the way. */
+static json_t *damaged_packs(struct job *job)
+{
+	json_t *packs = json_array();
+	struct pack *pack;
+
+	while (packs && (pack = pack_set_next_damaged(job->store->packs))) {
+		json_array_append_new(packs, json_integer((json_int_t)pack->key.id));
+		pack_unref(pack);
+	}
+	return packs;
+}
+
 static int job_verify(struct job *job, json_t **ret, struct error *err)
 {
 	struct verify_watch watch = {on_verify, on_bad, job};
@@ -460,10 +547,11 @@ static int job_verify(struct job *job, json_t **ret, struct error *err)
 	r = verify_app(job->store, text_of(job, "app"), text_of(job, "version"), &watch,
 		       &result, err);
 	if (r == 0 || r == -EBADMSG)
-		*ret = json_pack("{s:b, s:I, s:I, s:I, s:O}", "changed", 1, "versions",
-				 (json_int_t)result.versions, "files",
+		*ret = json_pack("{s:b, s:I, s:I, s:I, s:O, s:o}", "changed", 1,
+				 "versions", (json_int_t)result.versions, "files",
 				 (json_int_t)result.files, "bytes",
-				 (json_int_t)result.bytes, "bad", job->bad);
+				 (json_int_t)result.bytes, "bad", job->bad, "packs",
+				 damaged_packs(job));
 	json_decref(job->bad);
 	return r;
 }
@@ -481,6 +569,8 @@ static int job_run(struct job *job, json_t **ret, struct error *err)
 		return job_import(job, ret, err);
 	if (!strcmp(kind, "list"))
 		return job_list(job, ret, err);
+	if (!strcmp(kind, "repair"))
+		return job_repair(job, ret, err);
 	return job_verify(job, ret, err);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * job.h - work in a process of its own: fetch, import, verify, ask an origin
+ * job.h - work in a process of its own: fetch, import, verify, repair, ask an origin
  *
  * The daemon starts `deployfsd --job` for each. Everything that parses what others wrote
  * runs there: libcurl, libnfs, libarchive. It can be killed at any time; what it leaves
@@ -29,16 +29,17 @@
 
 #define JOB_SOCKET_FD  3
 #define JOB_ARCHIVE_FD 4 /* import: the package file */
-#define JOB_PACK_FD    5 /* fetch, import: an empty file in tmp/ */
+#define JOB_PACK_FD    5 /* fetch, import, repair: an empty file in tmp/ */
 #define JOB_LINE_MAX   (1024 * 1024)
 
 /**
  * job_request() - what a job needs to know
- * @kind:     "fetch", "import", "verify", "list" (what the origin has)
+ * @kind:     "fetch", "import", "verify", "repair", "list" (what the origin has)
  * @version:  NULL: fetch the latest, verify all
  * @config:   of the daemon
  * @reserve:  bytes to be left free
- * @sha256:   import: what the file must have, hexadecimal; may be NULL
+ * @sha256:   import, repair: what the file must have, hexadecimal; for an import it may
+ *            be NULL
  *
  * Return: a new object, or NULL when out of memory.
  */

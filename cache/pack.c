@@ -67,6 +67,25 @@ void pack_header_seal(struct pack_header *header)
 	header->header_hash = header_hash(header);
 }
 
+uint64_t pack_header_copy(const struct pack_header *header)
+{
+	if (header->copy_offset == 0)
+		return 0;
+	return (header->copy_offset + header->meta_size + PACK_HEADER_SIZE - 1) /
+	       PACK_HEADER_SIZE * PACK_HEADER_SIZE;
+}
+
+int pack_header_write(int fd, struct pack_header *header)
+{
+	uint64_t copy = pack_header_copy(header);
+	int r = 0;
+
+	pack_header_seal(header);
+	if (copy)
+		r = fd_pwrite_all(fd, header, sizeof(*header), copy);
+	return r < 0 ? r : fd_pwrite_all(fd, header, sizeof(*header), 0);
+}
+
 static int damaged(const struct pack *pack, const char *what, struct error *err)
 {
 	return error_set(err, -EBADMSG, "pack %llu is damaged: %s",
@@ -279,23 +298,38 @@ static int meta_check(const struct pack *pack, struct error *err)
 	return 0;
 }
 
-static int meta_read(struct pack *pack, int fd, struct error *err)
+static int meta_take(struct pack *pack, int fd, uint64_t offset, struct error *err)
 {
 	const struct pack_header *header = &pack->header;
 	struct checksum sum;
-	int r;
+	int r = fd_pread_all(fd, pack->meta_buffer, header->meta_size, offset);
 
-	pack->meta_buffer = malloc(header->meta_size + 1);
-	if (!pack->meta_buffer)
-		return error_set(err, -ENOMEM, "not enough memory for pack %llu",
-				 (unsigned long long)pack->key.id);
-	r = fd_pread_all(fd, pack->meta_buffer, header->meta_size, header->meta_offset);
 	if (r < 0)
 		return error_set(err, r, "cannot read pack %llu: %s",
 				 (unsigned long long)pack->key.id, strerror(-r));
 	sum = checksum_of(pack->meta_buffer, header->meta_size);
 	if (!checksum_equal(&sum, &header->meta_hash))
 		return damaged(pack, "wrong checksum of the metadata", err);
+	return 0;
+}
+
+static int meta_read(struct pack *pack, int fd, struct error *err)
+{
+	const struct pack_header *header = &pack->header;
+	int r;
+
+	pack->meta_buffer = malloc(header->meta_size + 1);
+	if (!pack->meta_buffer)
+		return error_set(err, -ENOMEM, "not enough memory for pack %llu",
+				 (unsigned long long)pack->key.id);
+	r = meta_take(pack, fd, header->meta_offset, err);
+	if (r < 0 && header->copy_offset &&
+	    meta_take(pack, fd, header->copy_offset, NULL) == 0) {
+		pack_note_damage(pack);
+		r = 0;
+	}
+	if (r < 0)
+		return r;
 	if (!meta_map(&pack->meta, header, pack->meta_buffer))
 		return damaged(pack, "its parts do not add up", err);
 	return meta_check(pack, err);
@@ -333,26 +367,44 @@ void pack_clear(struct pack *pack)
 	fd_close(&pack->fd);
 }
 
-int pack_load_unlocked(struct pack *pack, struct error *err)
+static int header_take(struct pack *pack, uint64_t offset, uint64_t file_size,
+		       struct error *err)
 {
-	char path[4096];
-	struct stat st;
-	int r;
+	int r = fd_pread_all(pack->fd, &pack->header, sizeof(pack->header), offset);
 
-	pack_path(pack->set, pack->key.id, path);
-	pack->fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	if (pack->fd < 0)
-		return error_set(err, errno == ENOENT ? -EBADMSG : -errno,
-				 "cannot open '%s': %s", path, strerror(errno));
-	if (fstat(pack->fd, &st) < 0)
-		return error_set(err, -errno, "cannot stat '%s': %s", path,
-				 strerror(errno));
-	r = fd_pread_all(pack->fd, &pack->header, sizeof(pack->header), 0);
 	if (r == -ENODATA)
 		return damaged(pack, "cut off", err);
 	if (r < 0)
-		return error_set(err, r, "cannot read '%s': %s", path, strerror(-r));
-	r = header_check(pack, (uint64_t)st.st_size, err);
+		return error_set(err, r, "cannot read pack %llu: %s",
+				 (unsigned long long)pack->key.id, strerror(-r));
+	return header_check(pack, file_size, err);
+}
+
+/* The header, or its copy: what is in neither's range says where that lies, so it is the
+ * end of the file. */
+static int header_read(struct pack *pack, uint64_t file_size, struct error *err)
+{
+	int r = header_take(pack, 0, file_size, err);
+
+	if (r == 0 || file_size < 2 * PACK_HEADER_SIZE)
+		return r;
+	if (header_take(pack, file_size - PACK_HEADER_SIZE, file_size, NULL) < 0 ||
+	    pack_header_copy(&pack->header) != file_size - PACK_HEADER_SIZE)
+		return r;
+	pack_note_damage(pack);
+	return 0;
+}
+
+/* The rest of a load, once pack->fd is open. */
+static int load(struct pack *pack, struct error *err)
+{
+	struct stat st;
+	int r;
+
+	if (fstat(pack->fd, &st) < 0)
+		return error_set(err, -errno, "cannot look at pack %llu: %s",
+				 (unsigned long long)pack->key.id, strerror(errno));
+	r = header_read(pack, (uint64_t)st.st_size, err);
 	if (r == 0)
 		r = meta_read(pack, pack->fd, err);
 	if (r == 0)
@@ -362,6 +414,50 @@ int pack_load_unlocked(struct pack *pack, struct error *err)
 	pack->verified = calloc(pack->meta.check_count / 8 + 1, 1);
 	if (!pack->verified)
 		return error_set(err, -ENOMEM, "not enough memory");
+	return 0;
+}
+
+int pack_load_unlocked(struct pack *pack, struct error *err)
+{
+	char path[4096];
+
+	pack_path(pack->set, pack->key.id, path);
+	pack->fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (pack->fd < 0)
+		return error_set(err, errno == ENOENT ? -EBADMSG : -errno,
+				 "cannot open '%s': %s", path, strerror(errno));
+	return load(pack, err);
+}
+
+int pack_open_fd(int fd, struct pack **ret, struct error *err)
+{
+	struct pack *pack = calloc(1, sizeof(*pack));
+	int r;
+
+	if (!pack)
+		return error_set(err, -ENOMEM, "not enough memory");
+	atomic_init(&pack->references, 1);
+	pack->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	r = pack->fd < 0 ? -errno
+			 : fd_pread_all(pack->fd, &pack->header, sizeof(pack->header), 0);
+	if (r < 0) {
+		pack_unref(pack);
+		return error_set(err, r, "cannot read a new pack: %s", strerror(-r));
+	}
+	/* Whatever its ids are, they are its own. With the id 0 none can be older, so
+	 * that a pack with deps is refused. */
+	pack->key = (struct pack_key){
+		.first_node = pack->header.first_node,
+		.node_count = pack->header.node_count,
+		.dir_count = pack->header.dir_count,
+	};
+	r = load(pack, err);
+	if (r < 0) {
+		pack_unref(pack);
+		return r;
+	}
+	atomic_store(&pack->loaded, true);
+	*ret = pack;
 	return 0;
 }
 
@@ -655,9 +751,8 @@ static void log_rotten(struct pack *pack, uint32_t node, uint64_t offset)
 		return;
 	node_path(pack, node, path);
 	log_error("stored bytes are not the ones imported, the read failed: app=%s "
-		  "version=%s path='%s' offset=%llu pack=%llu; remove the version and "
-		  "fetch "
-		  "it again",
+		  "version=%s path='%s' offset=%llu pack=%llu; 'deployctl list' shows "
+		  "whether it was repaired",
 		  pack->header.app, pack->header.version, path,
 		  (unsigned long long)offset, (unsigned long long)pack->key.id);
 }
@@ -678,5 +773,7 @@ int pack_read(struct pack *pack, uint32_t node, uint64_t offset, size_t size,
 			     ret_size);
 	if (r == -EBADMSG)
 		log_rotten(pack, node, offset);
+	if (r < 0)
+		pack_note_damage(holder);
 	return r < 0 ? -EIO : 0;
 }

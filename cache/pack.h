@@ -3,8 +3,9 @@
  * pack.h - one imported package on disk: its bodies, names, attributes and checksums
  *
  * A pack is written once and never changed, but for the header that the worker completes
- * before anybody sees it, for the mark that it has lost its version, and for holes that
- * are punched where nothing lives any more.
+ * before anybody sees it, for the mark that it has lost its version, for holes that are
+ * punched where nothing lives any more, and for damage that is overwritten with what was
+ * there before (repair.h).
  * Everything is little-endian; docs/format.md draws the picture.
  *
  *   0           struct pack_header, 4096 bytes
@@ -12,6 +13,8 @@
  * multiple of 4096, others at a multiple of 8 meta_offset objects, nodes, dirs, entries,
  * checks, deps, names: each an array, each at a multiple of 8, checked as a whole by
  * meta_hash
+ *   copy_offset the same again, and in the last 4096 bytes the header: the ids in them
+ * are in the kernel's caches and in younger packs, so no origin could bring them back
  *
  * Node ids (I2): node i of a pack is first_node + i, directory i is first_node +
  * node_count + i. Ids are given out by the catalog in ranges and never again. Files and
@@ -69,7 +72,8 @@ struct pack_header {
 	char retired[8];      /* PACK_RETIRED: it has lost its version for good */
 	char verified[32];    /* NUL-terminated, as is the next one */
 	char imported_by[64]; /* who asked for it */
-	unsigned char reserved[2512];
+	uint64_t copy_offset; /* the metadata again, the header behind it; 0: none */
+	unsigned char reserved[2504];
 	struct checksum
 		header_hash; /* of the 4080 bytes before it, @retired being zero */
 };
@@ -156,7 +160,9 @@ struct pack {
 	struct pack_set *set;
 	atomic_int references;
 	atomic_bool loaded;
-	int fd; /* -1 until loaded */
+	atomic_bool
+		damage_seen; /* pack_note_damage(); taken by pack_set_next_damaged() */
+	int fd;              /* -1 until loaded */
 	struct pack_header header;
 	struct pack_meta meta;
 	void *meta_buffer;       /* owns what meta points to */
@@ -201,11 +207,18 @@ void pack_header_seal(struct pack_header *header);
 /** pack_header_fault() - what is wrong with a header, or NULL; @file_size: of the file */
 const char *pack_header_fault(const struct pack_header *header, uint64_t file_size);
 
+/** pack_header_copy() - where the header's copy lies; 0: the pack has none */
+uint64_t pack_header_copy(const struct pack_header *header);
+
+/** pack_header_write() - seal the header, write it to both its places; 0 or -errno */
+int pack_header_write(int fd, struct pack_header *header);
+
 /**
  * pack_load() - read and check the metadata, if that was not done yet
  *
  * Blocks on the local disk. Thread-safe. Every offset, count, name and reference in the
  * file is checked, so that no later access can leave its array whatever the file holds.
+ * Where the header or the metadata is damaged the copy is taken, and the damage noted.
  *
  * Return: 0; -EBADMSG when the file is damaged or not this pack; the negative errno of
  * the disk; -ENOENT when a pack that it shares content with is missing.
@@ -306,6 +319,25 @@ struct pack *pack_set_get(struct pack_set *set, uint64_t id);
 
 /** pack_set_find() - by a node id in its range; a reference, or NULL */
 struct pack *pack_set_find(struct pack_set *set, uint64_t node);
+
+/**
+ * pack_open_fd() - a loaded pack that is in no set: what an import has just made
+ * @fd: duplicated
+ * One that needs others is refused. Return: as pack_load(); pack_unref() frees.
+ */
+int pack_open_fd(int fd, struct pack **ret, struct error *err);
+
+/**
+ * pack_note_damage() - remember that somebody met damage in a pack
+ * Waits for nothing (I1): a flag and a write to an eventfd.
+ */
+void pack_note_damage(const struct pack *pack);
+
+/** pack_set_watch() - @eventfd is written to at each such note; -1: none is. Borrowed. */
+void pack_set_watch(struct pack_set *set, int eventfd);
+
+/** pack_set_next_damaged() - a pack with a note, which is taken; a reference, or NULL */
+struct pack *pack_set_next_damaged(struct pack_set *set);
 
 /** pack_path() - "<directory>/<id>.pack" into @text */
 const char *pack_path(const struct pack_set *set, uint64_t id, char text[static 4096]);

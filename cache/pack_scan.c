@@ -28,12 +28,22 @@ bool pack_retired(const struct pack_header *header)
 
 int pack_retire(const char *path, struct error *err)
 {
-	cleanup(fd_close) int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
-	int r = fd < 0 ? -errno : 0;
+	cleanup(fd_close) int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	struct pack_header header;
+	struct stat st;
+	uint64_t copy;
+	int r = fd < 0 || fstat(fd, &st) < 0 ? -errno : 0;
 
+	if (r == 0)
+		r = fd_pread_all(fd, &header, sizeof(header), 0);
+	copy = r == 0 ? pack_header_copy(&header) : 0;
 	if (r == 0)
 		r = fd_pwrite_all(fd, PACK_RETIRED, sizeof(PACK_RETIRED),
 				  offsetof(struct pack_header, retired));
+	/* Where the header is damaged, its copy is not where that says. */
+	if (r == 0 && copy && copy + PACK_HEADER_SIZE == (uint64_t)st.st_size)
+		r = fd_pwrite_all(fd, PACK_RETIRED, sizeof(PACK_RETIRED),
+				  copy + offsetof(struct pack_header, retired));
 	if (r == 0 && fdatasync(fd) < 0)
 		r = -errno;
 	return r < 0 ? error_set(err, r, "cannot mark '%s' as removed: %s", path,

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 
 struct pack_set {
 	char *directory;
@@ -21,6 +22,7 @@ struct pack_set {
 	pthread_rwlock_t lock; /* guards what follows */
 	struct pack **packs;   /* each a reference */
 	size_t count, room;
+	atomic_int watcher; /* an eventfd, not ours; -1: none */
 };
 
 struct pack_set *pack_set_new(const char *directory)
@@ -34,6 +36,7 @@ struct pack_set *pack_set_new(const char *directory)
 		free(set);
 		return NULL;
 	}
+	atomic_init(&set->watcher, -1);
 	pthread_mutex_init(&set->load, NULL);
 	pthread_rwlock_init(&set->lock, NULL);
 	return set;
@@ -83,6 +86,8 @@ int pack_load(struct pack *pack, struct error *err)
 	pthread_mutex_lock(&pack->set->load);
 	if (!atomic_load_explicit(&pack->loaded, memory_order_acquire)) {
 		r = pack_load_unlocked(pack, err);
+		if (r == -EBADMSG || r == -EIO)
+			pack_note_damage(pack);
 		if (r < 0)
 			pack_clear(pack);
 		else
@@ -90,6 +95,35 @@ int pack_load(struct pack *pack, struct error *err)
 	}
 	pthread_mutex_unlock(&pack->set->load);
 	return r;
+}
+
+void pack_note_damage(const struct pack *pack)
+{
+	/* What is in the file is const to a reader; the note is not in the file. */
+	struct pack *noted = (struct pack *)pack;
+	int fd = pack->set ? atomic_load(&pack->set->watcher) : -1;
+
+	if (!atomic_exchange(&noted->damage_seen, true) && fd >= 0)
+		eventfd_write(fd, 1);
+}
+
+void pack_set_watch(struct pack_set *set, int eventfd)
+{
+	atomic_store(&set->watcher, eventfd);
+}
+
+struct pack *pack_set_next_damaged(struct pack_set *set)
+{
+	struct pack *pack = NULL;
+
+	pthread_rwlock_rdlock(&set->lock);
+	for (size_t i = 0; i < set->count && !pack; i++)
+		if (atomic_load_explicit(&set->packs[i]->damage_seen,
+					 memory_order_relaxed) &&
+		    atomic_exchange(&set->packs[i]->damage_seen, false))
+			pack = pack_ref(set->packs[i]);
+	pthread_rwlock_unlock(&set->lock);
+	return pack;
 }
 
 int pack_set_add(struct pack_set *set, const struct pack_key *key)

@@ -476,6 +476,7 @@ static int meta_write(struct pack_writer *w, const struct piece *pieces, size_t 
 {
 	cleanup(free_ptr) char *buffer = NULL;
 	size_t total = 0, at = 0;
+	int r;
 
 	for (size_t i = 0; i < count; i++)
 		total += pieces[i].size;
@@ -489,7 +490,9 @@ static int meta_write(struct pack_writer *w, const struct piece *pieces, size_t 
 	}
 	header->meta_size = total;
 	header->meta_hash = checksum_of(buffer, total);
-	return fd_pwrite_all(w->fd, buffer, total, header->meta_offset);
+	header->copy_offset = (header->meta_offset + total + PAGE - 1) / PAGE * PAGE;
+	r = fd_pwrite_all(w->fd, buffer, total, header->meta_offset);
+	return r < 0 ? r : fd_pwrite_all(w->fd, buffer, total, header->copy_offset);
 }
 
 int pack_writer_finish(struct pack_writer *w, const struct pack_meta *meta,
@@ -525,6 +528,5 @@ int pack_writer_finish(struct pack_writer *w, const struct pack_meta *meta,
 	r = meta_write(w, pieces, sizeof(pieces) / sizeof(pieces[0]), header);
 	if (r < 0)
 		return r;
-	pack_header_seal(header);
-	return fd_pwrite_all(w->fd, header, sizeof(*header), 0);
+	return pack_header_write(w->fd, header);
 }

@@ -322,9 +322,12 @@ static int header_complete(struct store *store, int fd, const struct version *ve
 			   struct pack_key *ret, struct error *err)
 {
 	struct pack_header header;
+	struct stat st;
 	int r = fd_pread_all(fd, &header, sizeof(header), 0);
 
-	if (r < 0)
+	/* The copy's place is the job's word: it must be the end of what is there. */
+	if (r < 0 || fstat(fd, &st) < 0 ||
+	    pack_header_copy(&header) + PACK_HEADER_SIZE != (uint64_t)st.st_size)
 		return error_set(err, -EBADMSG, "the job left no whole pack");
 	if (header.node_count > PACK_ENTRIES_MAX || header.dir_count > PACK_ENTRIES_MAX ||
 	    header.dir_count == 0)
@@ -347,8 +350,7 @@ static int header_complete(struct store *store, int fd, const struct version *ve
 	snprintf(header.verified, sizeof(header.verified), "%s", version->verified);
 	snprintf(header.imported_by, sizeof(header.imported_by), "%s",
 		 version->imported_by);
-	pack_header_seal(&header);
-	r = fd_pwrite_all(fd, &header, sizeof(header), 0);
+	r = pack_header_write(fd, &header);
 	if (r < 0)
 		return error_set(err, r, "cannot write the pack: %s", strerror(-r));
 	*ret = (struct pack_key){header.pack_id, header.first_node, header.node_count,

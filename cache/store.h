@@ -107,6 +107,13 @@ int store_renew_index(struct store *store, struct error *err);
  */
 int store_sweep(struct store *store, uint64_t *ret_freed, struct error *err);
 
+/**
+ * store_live_objects() - which objects of a pack any version still uses
+ * @ret: one byte an object, malloc()ed, the caller's; NULL: all of them, or the pack
+ * cannot be loaded
+ */
+int store_live_objects(struct store *store, uint64_t pack, bool **ret, struct error *err);
+
 /** store_unlink_pack() - a pack that never became a version */
 void store_unlink_pack(struct store *store, uint64_t id);
 

@@ -304,17 +304,44 @@ static int ghost_sweep(struct sweep *sweep, size_t at, uint64_t *freed, struct e
 	return 0;
 }
 
+static int sweep_begin(struct sweep *sweep, struct error *err)
+{
+	int r = catalog_ghosts(sweep->store->catalog, &sweep->ghosts, &sweep->count, err);
+
+	if (r < 0)
+		return r;
+	sweep->lives = calloc(sweep->count + 1, sizeof(*sweep->lives));
+	return sweep->lives ? 0 : error_set(err, -ENOMEM, "not enough memory");
+}
+
+int store_live_objects(struct store *store, uint64_t pack, bool **ret, struct error *err)
+{
+	cleanup(sweep_done) struct sweep sweep = {.store = store};
+	int r = sweep_begin(&sweep, err);
+
+	for (size_t i = 0; r == 0 && i < sweep.count; i++) {
+		r = live_find(&sweep, i, err);
+		if (r < 0 || sweep.ghosts[i].key.id != pack)
+			continue;
+		*ret = take_ptr(sweep.lives[i].objects);
+		return 0;
+	}
+	if (r == 0)
+		*ret = NULL;
+	return r;
+}
+
 int store_sweep(struct store *store, uint64_t *ret_freed, struct error *err)
 {
 	cleanup(sweep_done) struct sweep sweep = {.store = store};
 	uint64_t freed = 0;
-	int r = catalog_ghosts(store->catalog, &sweep.ghosts, &sweep.count, err);
+	bool dirty = false;
+	int r = sweep_begin(&sweep, err);
 
-	if (r == 0) {
-		sweep.lives = calloc(sweep.count + 1, sizeof(*sweep.lives));
-		if (!sweep.lives)
-			r = error_set(err, -ENOMEM, "not enough memory");
-	}
+	for (size_t i = 0; r == 0 && i < sweep.count; i++)
+		dirty |= sweep.ghosts[i].dirty;
+	if (!dirty)
+		sweep.count = 0;
 	for (size_t i = 0; r == 0 && i < sweep.count; i++)
 		r = ghost_sweep(&sweep, i, &freed, err);
 	if (ret_freed)

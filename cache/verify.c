@@ -48,6 +48,18 @@ static int verify_body(struct verify *v, const struct pack *pack, uint32_t node)
 	return r;
 }
 
+/* For who repairs: which pack it is. */
+static void note(const struct pack *pack, uint32_t node)
+{
+	const struct pack *holder;
+	uint32_t object;
+
+	if (!atomic_load(&pack->loaded) || node >= pack->meta.node_count ||
+	    pack_node_object(pack, node, &holder, &object) < 0)
+		holder = pack;
+	pack_note_damage(holder);
+}
+
 static void verify_entry(struct verify *v, const struct pack *pack, const char *version,
 			 uint32_t dir, const struct pack_entry *entry)
 {
@@ -66,6 +78,7 @@ static void verify_entry(struct verify *v, const struct pack *pack, const char *
 		r = verify_body(v, holder, entry->index);
 	if (r == 0)
 		return;
+	note(holder, entry->index);
 	pack_entry_path(pack, dir, entry, path);
 	tell_bad(v, version, path, "the stored bytes are not the ones imported");
 }
@@ -139,9 +152,9 @@ int verify_app(struct store *store, const char *app, const char *version,
 		return 0;
 	return error_set(
 		err, -EBADMSG,
-		"%llu of %llu files of '%s' are damaged on this disk: flip to "
-		"another version, remove this one and every other that 'deployctl "
-		"verify %s' names, and fetch them again",
+		"%llu of %llu files of '%s' are damaged on this disk: the daemon tries to "
+		"repair them by itself, 'deployctl list %s' shows how that stands, and "
+		"'deployctl repair %s' tries at once",
 		(unsigned long long)v.result.bad, (unsigned long long)v.result.files, app,
-		app);
+		app, app);
 }

@@ -25,7 +25,8 @@ struct verify_result {
 /**
  * verify_app() - every file of one version, or of all present ones
  * @version: NULL for all
- * Reads from the disk what other versions share too; blocks as long as that takes.
+ * Reads from the disk what other versions share too; blocks as long as that takes. Packs
+ * that are damaged have a note afterwards, for pack_set_next_damaged().
  *
  * Return: 0; -EBADMSG something is not as it was imported, *@ret being filled all the
  * same; -ENOENT no such application or version; -ENOMEM.

@@ -92,10 +92,9 @@ static int note_holders(struct table *table, const char *state, json_t *version,
 static int add_version(struct table *table, const char *app, json_t *json,
 		       struct error *err)
 {
-	static const char *const marks[] = {"", "pinned", "bad", "pinned,bad"};
 	const char *version, *state, *imported;
 	json_t *channels, *size, *files;
-	char size_text[32], files_text[32], channel_text[512];
+	char size_text[32], files_text[32], channel_text[512], marks[32];
 	int pinned, bad;
 	int r;
 
@@ -105,6 +104,9 @@ static int add_version(struct table *table, const char *app, json_t *json,
 		       "imported", &imported);
 	if (r < 0)
 		return r;
+	snprintf(marks, sizeof(marks), "%s%s%s", pinned ? ",pinned" : "",
+		 bad ? ",bad" : "",
+		 json_is_string(json_object_get(json, "damaged")) ? ",damaged" : "");
 	snprintf(files_text, sizeof(files_text), "%ju",
 		 (uintmax_t)reply_number(files, 0));
 	r = table_add(table,
@@ -112,9 +114,27 @@ static int add_version(struct table *table, const char *app, json_t *json,
 				       join_channels(channels, channel_text,
 						     sizeof(channel_text)),
 				       state, reply_size(size, size_text), files_text,
-				       imported, marks[(pinned ? 1 : 0) + (bad ? 2 : 0)]},
+				       imported, marks + (*marks == ',')},
 		      err);
 	return r < 0 ? r : note_holders(table, state, json, err);
+}
+
+/* What the mark means, below the table. */
+static void print_damage(json_t *app)
+{
+	json_t *version;
+	size_t i;
+
+	json_array_foreach (json_object_get(app, "versions"), i, version) {
+		const char *damage =
+			reply_text(json_object_get(version, "damaged"), NULL);
+
+		if (damage)
+			print_line(stdout, "%s %s is damaged on this disk: %s",
+				   reply_text(json_object_get(app, "name"), "?"),
+				   reply_text(json_object_get(version, "version"), "?"),
+				   damage);
+	}
 }
 
 static int add_app(struct table *table, json_t *json, struct error *err)
@@ -152,6 +172,10 @@ static int print_apps(json_t *reply, const char *app, struct error *err)
 	if (r < 0)
 		return r;
 	table_print(&table, stdout);
+	if (app)
+		print_damage(apps);
+	json_array_foreach (apps, i, one)
+		print_damage(one);
 	if (table.cell_count == 0)
 		print_line(stdout,
 			   "no version is here: 'deployctl fetch APP VERSION' gets one");

@@ -18,8 +18,8 @@
 
 static const struct verb *const verbs[] = {
 	&verb_fetch,  &verb_import, &verb_list,    &verb_flip,   &verb_rollback,
-	&verb_status, &verb_doctor, &verb_history, &verb_verify, &verb_pin,
-	&verb_unpin,  &verb_remove, &verb_gc,      &verb_daemon,
+	&verb_status, &verb_doctor, &verb_history, &verb_verify, &verb_repair,
+	&verb_pin,    &verb_unpin,  &verb_remove,  &verb_gc,     &verb_daemon,
 };
 
 #define VERB_COUNT (sizeof(verbs) / sizeof(verbs[0]))

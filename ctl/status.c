@@ -16,6 +16,7 @@ static int print_daemon(json_t *reply, struct error *err)
 {
 	json_int_t pid, uptime_s, apps, versions;
 	const char *version, *mount;
+	uint64_t damaged;
 	char text[32];
 	int healthy;
 	int r;
@@ -31,6 +32,11 @@ static int print_daemon(json_t *reply, struct error *err)
 	print_line(stdout, "mount      %s: %jd app%s, %jd version%s", mount,
 		   (intmax_t)apps, apps == 1 ? "" : "s", (intmax_t)versions,
 		   versions == 1 ? "" : "s");
+	damaged = reply_number(json_object_get(reply, "damaged"), 0);
+	if (damaged)
+		print_line(stdout,
+			   "DAMAGE     %ju version%s: 'deployctl list' names them",
+			   (uintmax_t)damaged, damaged == 1 ? "" : "s");
 	return 0;
 }
 

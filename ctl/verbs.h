@@ -15,6 +15,7 @@ extern const struct verb verb_status;
 extern const struct verb verb_doctor;
 extern const struct verb verb_history;
 extern const struct verb verb_verify;
+extern const struct verb verb_repair;
 extern const struct verb verb_pin;
 extern const struct verb verb_unpin;
 extern const struct verb verb_remove;

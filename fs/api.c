@@ -66,6 +66,7 @@ static const struct route {
 	{"POST", "apps/APP/fetch", api_fetch},
 	{"POST", "apps/APP/import", api_import},
 	{"POST", "apps/APP/verify", api_verify},
+	{"POST", "apps/APP/repair", api_repair},
 	{"POST", "apps/APP/flip", api_flip},
 	{"POST", "apps/APP/rollback", api_rollback},
 	{"PUT", "apps/APP/versions/VERSION/pin", api_pin},

@@ -207,6 +207,29 @@ int api_verify(struct api_request *request, json_t **ret, struct error *err)
 	return job_start(request, &order, ret, err);
 }
 
+int api_repair(struct api_request *request, json_t **ret, struct error *err)
+{
+	struct job_order order = {
+		.kind = "repair", .app = request->app, .archive_fd = -1};
+	struct version known;
+	json_error_t why;
+	char who[64];
+	int r;
+
+	if (json_unpack_ex(request->body, &why, JSON_STRICT, "{s:s}", "version",
+			   &order.version) < 0)
+		return body_wrong(&why, err);
+	r = check_version(order.version, err);
+	if (r == 0)
+		r = catalog_find(request->service->store->catalog, request->app,
+				 order.version, &known, err);
+	if (r < 0)
+		return r;
+	api_who(request, who, sizeof(who));
+	order.who = who;
+	return job_start(request, &order, ret, err);
+}
+
 int api_cancel(struct api_request *request, json_t **ret, struct error *err)
 {
 	const char *text = api_query(request, "waiter");

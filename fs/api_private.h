@@ -53,6 +53,6 @@ void api_who(const struct api_request *request, char *text, size_t size);
 
 api_handler_fn api_get_status, api_get_apps, api_get_app, api_get_history,
 	api_get_available, api_get_jobs, api_get_job;
-api_handler_fn api_fetch, api_import, api_verify, api_cancel, api_flip, api_rollback,
-	api_pin, api_unpin, api_remove, api_gc, api_daemon_stop, api_daemon_reload,
-	api_daemon_upgrade;
+api_handler_fn api_fetch, api_import, api_verify, api_repair, api_cancel, api_flip,
+	api_rollback, api_pin, api_unpin, api_remove, api_gc, api_daemon_stop,
+	api_daemon_reload, api_daemon_upgrade;

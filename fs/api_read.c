@@ -96,22 +96,33 @@ static json_t *supervisor_json(const struct shared *shared)
 			 "last_exit_time", last_ns ? clock_format(last_ns, time) : NULL);
 }
 
+static int count_damaged(void *context, const struct version *version)
+{
+	json_int_t *count = context;
+
+	*count += version->state == VERSION_PRESENT && *version->damage;
+	return 0;
+}
+
 int api_get_status(struct api_request *request, json_t **ret, struct error *err)
 {
 	struct service *service = request->service;
 	struct config_use *use = service_config(service);
 	uint64_t apps, versions;
+	json_int_t damaged = 0;
 
+	catalog_each_version(service->store->catalog, NULL, count_damaged, &damaged,
+			     NULL);
 	view_counts(service->view, &apps, &versions);
 	*ret = json_pack(
-		"{s:s, s:i, s:I, s:s, s:s, s:b, s:I, s:I, s:o, s:o, s:o, s:o, s:o}",
+		"{s:s, s:i, s:I, s:s, s:s, s:b, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o}",
 		"version", DEPLOYFS_VERSION, "pid", (int)getpid(), "uptime_s",
 		(json_int_t)((clock_monotonic_ms() - service->started_ms) / 1000),
 		"mount", service->mount.base, "store", service->store->path, "healthy",
 		service_healthy(service), "apps", (json_int_t)apps, "versions",
-		(json_int_t)versions, "space", space_json(service), "origins",
-		all_origins(service, use->config), "fuse", fuse_json(service), "jobs",
-		jobs_list(service->jobs, true), "supervisor",
+		(json_int_t)versions, "damaged", damaged, "space", space_json(service),
+		"origins", all_origins(service, use->config), "fuse", fuse_json(service),
+		"jobs", jobs_list(service->jobs, true), "supervisor",
 		supervisor_json(service->place.shared));
 	service_config_done(service, use);
 	return *ret ? 0 : error_set(err, -ENOMEM, "not enough memory");
@@ -121,13 +132,13 @@ static json_t *version_json(const struct version *version)
 {
 	char sum[SHA256_TEXT_SIZE], time[CLOCK_TEXT_SIZE];
 
-	return json_pack("{s:s, s:s, s:[], s:b, s:b, s:s?, s:s, s:I, s:I, s:I, s:I, s:s, "
-			 "s:s?, s:s,"
-			 " s:s, s:n}",
+	return json_pack("{s:s, s:s, s:[], s:b, s:b, s:s?, s:s?, s:s, s:I, s:I, s:I, s:I,"
+			 " s:s, s:s?, s:s, s:s, s:n}",
 			 "version", version->name, "state",
 			 version_state_name(version->state), "channels", "pinned",
 			 version->pinned, "bad", version->bad, "bad_reason",
-			 version->bad ? version->bad_reason : NULL, "sha256",
+			 version->bad ? version->bad_reason : NULL, "damaged",
+			 *version->damage ? version->damage : NULL, "sha256",
 			 sha256_format(version->sha256, sum), "package_bytes",
 			 (json_int_t)version->package_bytes, "unpacked_bytes",
 			 (json_int_t)version->unpacked_bytes, "stored_bytes",

@@ -21,6 +21,7 @@
 #include "job.h"
 #include "log.h"
 #include "origins.h"
+#include "repairs.h"
 #include "service.h"
 
 #include <errno.h>
@@ -336,12 +337,17 @@ static bool makes_pack(const struct job *job)
 	return !strcmp(job->kind, "fetch") || !strcmp(job->kind, "import");
 }
 
+static bool repairs(const struct job *job)
+{
+	return !strcmp(job->kind, "repair");
+}
+
 static int process_start(struct job *job, struct work *work, const struct config *config)
 {
 	int pair[2], r;
 	pid_t pid;
 
-	if (makes_pack(job)) {
+	if (makes_pack(job) || repairs(job)) {
 		r = pack_create(job, work);
 		if (r < 0)
 			return r;
@@ -481,7 +487,25 @@ static void set_stage(struct job *job, const char *stage)
 	pthread_mutex_unlock(&job->jobs->lock);
 }
 
-static int job_work(struct job *job)
+/* What a verify has found is told to who repairs. */
+static void damage_note(struct job *job)
+{
+	struct pack_set *packs = job->jobs->service->store->packs;
+	json_t *id;
+	size_t i;
+
+	json_array_foreach (json_object_get(job->result, "packs"), i, id) {
+		struct pack *pack = pack_set_get(packs, (uint64_t)json_integer_value(id));
+
+		if (pack)
+			pack_note_damage(pack);
+		pack_unref(pack);
+	}
+	json_object_del(job->result, "packs");
+}
+
+/* @repair: NULL unless it is one */
+static int process_work(struct job *job, struct repair *repair)
 {
 	struct service *service = job->jobs->service;
 	struct config_use *use = service_config(service);
@@ -500,6 +524,12 @@ static int job_work(struct job *job)
 		if (r == 0)
 			partial_unlink(job);
 	}
+	if (r == 0 && repair) {
+		set_stage(job, "commit");
+		r = repair_with(repair, work.pack, text_of(job, "origin"), &job->error);
+		partial_unlink(job);
+	}
+	damage_note(job);
 	if (job->result && makes_pack(job))
 		result_trim(job);
 	work_done(job, &work);
@@ -562,6 +592,48 @@ static void job_put_down(struct job *job)
 		job->starts--;
 	record_write(job);
 	pthread_mutex_unlock(&jobs->lock);
+}
+
+static int repair_step(void *context, uint64_t bytes)
+{
+	struct job *job = context;
+
+	pthread_mutex_lock(&job->jobs->lock);
+	job->bytes += bytes;
+	job_touch(job);
+	pthread_mutex_unlock(&job->jobs->lock);
+	return job->cancelled ? -ECANCELED : 0;
+}
+
+/* What the machine has itself first; the origin for the rest. */
+static int repair_work(struct job *job)
+{
+	struct scrub_pace pace = {repair_step, job};
+	struct repair *repair = NULL;
+	bool left = false;
+	json_t *result;
+	int r = repair_new(job->jobs->service, job->app, job->version, &job->cancelled,
+			   &pace, &repair, &job->error);
+
+	if (r < 0)
+		return r;
+	r = repair_here(repair, &left, &job->error);
+	if (r == 0 && left) {
+		repair_sha256(repair, job->sha256);
+		r = process_work(job, repair);
+	}
+	result = repair_result(repair);
+	pthread_mutex_lock(&job->jobs->lock);
+	json_decref(job->result);
+	job->result = result;
+	pthread_mutex_unlock(&job->jobs->lock);
+	repair_free(repair);
+	return r;
+}
+
+static int job_work(struct job *job)
+{
+	return repairs(job) ? repair_work(job) : process_work(job, NULL);
 }
 
 static void job_end(struct job *job, int r)
@@ -910,7 +982,9 @@ struct job *job_new(struct jobs *jobs, const struct job_order *order)
 		 order->sha256 ? order->sha256 : "");
 	snprintf(job->who, sizeof(job->who), "%s", order->who);
 	snprintf(job->stage, sizeof(job->stage), "%s",
-		 strcmp(order->kind, "verify") ? "checksums" : "verify");
+		 !strcmp(order->kind, "verify")   ? "verify"
+		 : !strcmp(order->kind, "repair") ? "check"
+						  : "checksums");
 	return job;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * jobs.h - fetches, imports and verifications: who wants them, how far they are, their
- * processes
+ * jobs.h - fetches, imports, verifications and repairs: who wants them, how far they are,
+ * their processes
  *
  * A job belongs to the daemon, not to the connection that asked for it. Whoever asks for
  * the same again joins it as one more waiter; only the last waiter's cancellation ends
@@ -55,7 +55,7 @@ void jobs_free(struct jobs *jobs);
 
 /** What a job is asked to do. */
 struct job_order {
-	const char *kind; /* "fetch", "import", "verify" */
+	const char *kind; /* "fetch", "import", "verify", "repair" */
 	const char *app;
 	const char *version; /* NULL: the latest; all */
 	const char *sha256;  /* import: NULL or hexadecimal */

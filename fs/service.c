@@ -15,6 +15,8 @@
 #include "log.h"
 #include "origins.h"
 #include "reaper.h"
+#include "scrub.h"
+#include "scrubber.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -114,6 +116,56 @@ int service_add(struct service *s, const struct version *version, struct error *
 	change_begin(s);
 	r = store_add(s->store, version, &changes, err);
 	return change_end(s, r, &changes);
+}
+
+static void damage_log(struct service *s, uint64_t pack, const char *damage)
+{
+	cleanup(free_ptr) struct damage *known = NULL;
+	const char *app = "-", *version = "-";
+	size_t count = 0;
+
+	if (!*damage) {
+		log_info("nothing in the pack is damaged any more: pack=%llu",
+			 (unsigned long long)pack);
+		return;
+	}
+	catalog_damage(s->store->catalog, &known, &count, NULL);
+	for (size_t i = count; i > 0; i--)
+		if (known[i - 1].pack == pack) {
+			app = known[i - 1].app;
+			version = known[i - 1].version;
+		}
+	log_error("stored content is damaged: app=%s version=%s pack=%llu damage='%s'",
+		  app, version, (unsigned long long)pack, damage);
+}
+
+int service_set_damage(struct service *s, uint64_t pack, const char *damage,
+		       const uint64_t *users, size_t user_count, struct error *err)
+{
+	cleanup(change_list_done) struct change_list changes = {0};
+	int r;
+
+	change_begin(s);
+	r = catalog_set_damage(s->store->catalog, pack, damage, users, user_count,
+			       &changes, err);
+	if (change_end(s, r < 0 ? r : 0, &changes) < 0)
+		return r;
+	if (r > 0)
+		damage_log(s, pack, damage);
+	return 0;
+}
+
+int service_record(struct service *s, struct scrub *scrub, struct error *err)
+{
+	cleanup(free_ptr) uint64_t *users = NULL;
+	size_t count = 0;
+	char text[256];
+	int r = scrub_users(scrub, &users, &count, err);
+
+	return r < 0 ? r
+		     : service_set_damage(s, scrub->id,
+					  scrub_text(scrub, text, sizeof(text)), users,
+					  count, err);
 }
 
 int service_share_begin(struct service *s, const atomic_bool *cancelled)
@@ -300,10 +352,12 @@ static void conditions_init(struct service *s)
 void service_free(struct service *s)
 {
 	reaper_stop(s);
+	scrubber_stop(s->scrubber);
 	jobs_free(s->jobs);
 	if (s->apps)
 		s->mount.fd = -1; /* libfuse closes it */
 	apps_stop(s->apps);
+	scrubber_free(s->scrubber);
 	mount_done(&s->mount);
 	view_free(s->view);
 	store_close(s->store);
@@ -414,6 +468,8 @@ int service_begin(struct service *s, struct error *err)
 		r = reaper_start(s, err);
 	}
 	if (r == 0)
+		r = scrubber_start(s, &s->scrubber, err);
+	if (r == 0)
 		service_space(s, &space, NULL);
 	return r;
 }
@@ -421,6 +477,7 @@ int service_begin(struct service *s, struct error *err)
 void service_finish(struct service *s)
 {
 	reaper_stop(s);
+	scrubber_stop(s->scrubber);
 	jobs_free(s->jobs);
 	s->jobs = NULL;
 	store_release(s->store);

@@ -26,6 +26,8 @@
 
 struct jobs;
 struct origins;
+struct scrub;
+struct scrubber;
 
 /** Where a worker finds what the supervisor holds. */
 struct service_place {
@@ -43,6 +45,7 @@ struct service {
 	struct apps *apps;
 	struct jobs *jobs;
 	struct origins *origins;
+	struct scrubber *scrubber;
 	uint64_t started_ms; /* monotonic */
 
 	pthread_mutex_t change;  /* catalog and view change together; taken before neither
@@ -144,6 +147,17 @@ int service_check_new(struct service *service, const char *app, const char *vers
 		      const unsigned char *sha256, bool *ret_shown, struct error *err);
 int service_add(struct service *service, const struct version *version,
 		struct error *err);
+
+/**
+ * service_set_damage() - record what is damaged in a pack ("": nothing any more), log it
+ * when it is new, and show what follows from it: `previous` may move
+ * @users: as of catalog_set_damage()
+ */
+int service_set_damage(struct service *service, uint64_t pack, const char *damage,
+		       const uint64_t *users, size_t user_count, struct error *err);
+
+/** service_record() - the same from the findings of a scrub */
+int service_record(struct service *service, struct scrub *scrub, struct error *err);
 
 /**
  * service_hide() - begin a removal: the name disappears, the data stays

@@ -485,8 +485,8 @@ static int load(struct pack *pack)
 	int r = pack_load(pack, &why);
 
 	if (r < 0 && atomic_fetch_add(&pack->rotten_told, 1) < LOAD_FAILURES_TOLD)
-		log_error("%s; other packages are not affected; remove the version and "
-			  "fetch it again",
+		log_error("%s; other packages are not affected; 'deployctl list' shows "
+			  "whether it was repaired",
 			  why.text);
 	return r < 0 ? -EIO : 0;
 }

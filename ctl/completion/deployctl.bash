@@ -37,7 +37,7 @@ _deployctl() {
 	done
 
 	if [[ -z $verb ]]; then
-		words='fetch import list flip rollback status doctor history verify pin unpin remove gc
+		words='fetch import list flip rollback status doctor history verify repair pin unpin remove gc
 			daemon --config --json --help --version'
 	elif [[ $cur == -* ]]; then
 		words='--json --config --help'
@@ -47,7 +47,7 @@ _deployctl() {
 		list) words+=' --available --in-use' ;;
 		flip|rollback) words+=' --channel -m' ;;
 		history) words+=' --channel' ;;
-		verify) words+=' --progress' ;;
+		verify|repair) words+=' --progress' ;;
 		gc) words+=' --dry-run' ;;
 		daemon) words+=' --force' ;;
 		esac
@@ -58,7 +58,7 @@ _deployctl() {
 		words='stop reload upgrade'
 	elif [[ $verb != @(status|doctor|gc|daemon) && $count -eq 0 ]]; then
 		words=$(_deployctl_apps)
-	elif [[ $verb == @(flip|verify|pin|unpin|remove) && $count -eq 1 ]]; then
+	elif [[ $verb == @(flip|verify|repair|pin|unpin|remove) && $count -eq 1 ]]; then
 		words=$(_deployctl_versions "$app")
 	fi
 	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # fish completion for deployctl
 
-set -l verbs fetch import list flip rollback status doctor history verify pin unpin remove gc daemon
+set -l verbs fetch import list flip rollback status doctor history verify repair pin unpin remove gc daemon
 
 function __deployctl_apps
     deployctl list 2>/dev/null | awk 'NR > 1 && /^[^ ]/ { print $1 }' | sort -u
@@ -18,10 +18,10 @@ complete -c deployctl -l help -d usage
 complete -c deployctl -n "not __fish_seen_subcommand_from $verbs" -l version -d 'version'
 complete -c deployctl -n "not __fish_seen_subcommand_from $verbs" -a "$verbs"
 
-complete -c deployctl -n '__fish_seen_subcommand_from fetch list flip rollback history verify pin unpin remove' -a '(__deployctl_apps)'
-complete -c deployctl -n '__fish_seen_subcommand_from flip verify pin unpin remove' -a '(__deployctl_versions)'
+complete -c deployctl -n '__fish_seen_subcommand_from fetch list flip rollback history verify repair pin unpin remove' -a '(__deployctl_apps)'
+complete -c deployctl -n '__fish_seen_subcommand_from flip verify repair pin unpin remove' -a '(__deployctl_versions)'
 complete -c deployctl -n '__fish_seen_subcommand_from fetch' -l latest -d 'the newest version'
-complete -c deployctl -n '__fish_seen_subcommand_from fetch import verify' -l progress -x -a 'auto bar plain json none'
+complete -c deployctl -n '__fish_seen_subcommand_from fetch import verify repair' -l progress -x -a 'auto bar plain json none'
 complete -c deployctl -n '__fish_seen_subcommand_from import' -F
 complete -c deployctl -n '__fish_seen_subcommand_from import' -l app -x -a '(__deployctl_apps)'
 complete -c deployctl -n '__fish_seen_subcommand_from import' -l version -x

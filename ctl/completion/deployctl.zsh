@@ -26,8 +26,8 @@ _deployctl() {
 		'*::argument:->rest'
 	case $state in
 	verb)
-		compadd fetch import list flip rollback status doctor history verify pin unpin remove \
-			gc daemon
+		compadd fetch import list flip rollback status doctor history verify repair pin \
+			unpin remove gc daemon
 		;;
 	rest)
 		case $words[1] in
@@ -44,7 +44,7 @@ _deployctl() {
 		rollback) _arguments $common $channel '-m[why]:reason:' \
 			'1:app:_deployctl_apps' ;;
 		history) _arguments $common $channel '1:app:_deployctl_apps' ;;
-		verify) _arguments $common $progress '1:app:_deployctl_apps' \
+		verify|repair) _arguments $common $progress '1:app:_deployctl_apps' \
 			'2:version:_deployctl_versions' ;;
 		pin|unpin|remove) _arguments $common '1:app:_deployctl_apps' \
 			'2:version:_deployctl_versions' ;;

@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DEPLOYCTL = os.environ.get("DEPLOYCTL", str(ROOT / "build/ctl/deployctl"))
 
 VERBS = [
-    "fetch", "import", "list", "flip", "rollback", "status", "history", "verify", "pin",
-    "unpin", "remove", "gc", "daemon", "doctor",
+    "fetch", "import", "list", "flip", "rollback", "status", "history", "verify",
+    "repair", "pin", "unpin", "remove", "gc", "daemon", "doctor",
 ]  # fmt: skip
 
 ERROR_EXITS = {

@@ -652,6 +652,7 @@ def test_verify_finds_bit_rot_and_wrong_bytes_are_not_served(place, daemon):
         byte = file.read(1)
         file.seek(at)
         file.write(bytes([byte[0] ^ 1]))
+    place.origin.folder.rename(place.folder / "away")  # or it would be repaired at once
     result = daemon.run("verify", "shop", "1.5", code=VERIFICATION)
     assert "dir/rotten" in result.text
     with pytest.raises(OSError) as caught:

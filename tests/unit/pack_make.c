@@ -108,8 +108,7 @@ struct pack_key make_end(struct make *make, uint64_t first_node, manifest_share_
 	assert_int_equal(pack_writer_finish(make->writer, &meta, &header), 0);
 	header.pack_id = make->id;
 	header.first_node = first_node;
-	pack_header_seal(&header);
-	assert_int_equal(fd_pwrite_all(make->fd, &header, sizeof(header), 0), 0);
+	assert_int_equal(pack_header_write(make->fd, &header), 0);
 	fd_close(&make->fd);
 	free(meta.nodes);
 	free(meta.dirs);

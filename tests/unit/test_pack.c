@@ -592,15 +592,19 @@ static void every_changed_byte_of_the_header_is_found(void **state)
 {
 	struct site *site = *state;
 	struct pack *pack = pack_of_all(site);
+	uint64_t copy = (uint64_t)file_stat(site, pack).st_size - PACK_HEADER_SIZE;
 
 	for (uint64_t at = 0; at < PACK_HEADER_SIZE; at++) {
 		/* The mark of a retired pack is written later, by itself. */
 		if (at >= offsetof(struct pack_header, retired) &&
 		    at < offsetof(struct pack_header, verified))
 			continue;
+
+		flip_byte(site, pack, copy + at);
 		flip_byte(site, pack, at);
 		if (pack_load(pack, NULL) != -EBADMSG)
 			fail_msg("byte %llu", (unsigned long long)at);
+		flip_byte(site, pack, copy + at);
 		flip_byte(site, pack, at);
 	}
 	assert_loads(pack);
@@ -628,15 +632,48 @@ static void every_changed_byte_of_the_metadata_is_found(void **state)
 
 	assert_loads(pack);
 	header = pack->header;
-	assert_int_equal(header.meta_offset + header.meta_size, st.st_size);
+	assert_int_equal(pack_header_copy(&header) + PACK_HEADER_SIZE, st.st_size);
 	pack = reopened(site, pack);
 	for (uint64_t i = 0; i < header.meta_size; i++) {
+		flip_byte(site, pack, header.copy_offset + i);
 		flip_byte(site, pack, header.meta_offset + i);
 		if (pack_load(pack, NULL) != -EBADMSG)
 			fail_msg("byte %llu", (unsigned long long)i);
+		flip_byte(site, pack, header.copy_offset + i);
 		flip_byte(site, pack, header.meta_offset + i);
 	}
 	assert_loads(pack);
+	pack_unref(pack);
+}
+
+static void copy_serves_where_header_or_metadata_is_damaged(void **state)
+{
+	struct site *site = *state;
+	struct pack *pack = pack_of_all(site), *noted;
+	cleanup(free_ptr) char *meta = NULL;
+	struct pack_header header;
+
+	assert_loads(pack);
+	header = pack->header;
+	meta = malloc(header.meta_size);
+	memcpy(meta, pack->meta_buffer, header.meta_size);
+	assert_null(pack_set_next_damaged(site->set));
+	for (uint64_t step = 0; step < 40; step++) {
+		uint64_t at = step < 20
+				      ? step * 211
+				      : header.meta_offset + step * header.meta_size / 40;
+
+		pack = reopened(site, pack);
+		flip_byte(site, pack, at);
+		assert_loads(pack);
+		flip_byte(site, pack, at);
+		assert_memory_equal(&pack->header, &header, sizeof(header));
+		assert_memory_equal(pack->meta_buffer, meta, header.meta_size);
+		noted = pack_set_next_damaged(site->set);
+		assert_ptr_equal(noted, pack);
+		pack_unref(noted);
+		assert_null(pack_set_next_damaged(site->set));
+	}
 	pack_unref(pack);
 }
 
@@ -645,8 +682,11 @@ static void pack_that_is_cut_is_refused(void **state)
 	struct site *site = *state;
 	struct pack *pack = pack_of_all(site);
 	cleanup(free_ptr) char *path = pack_file(site, pack);
-	off_t size = file_stat(site, pack).st_size;
+	off_t size;
 
+	assert_loads(pack);
+	size = (off_t)(pack->header.meta_offset + pack->header.meta_size);
+	pack = reopened(site, pack);
 	for (off_t cut = size - 1; cut >= 0;
 	     cut = cut > 5000 ? cut * 9 / 10 : cut - 501) {
 		assert_int_equal(truncate(path, cut), 0);
@@ -700,6 +740,7 @@ static void damaged_dep_fails_what_needs_it_and_nothing_else(void **state)
 
 	dep = reopened(site, dep);
 	flip_byte(site, dep, 0);
+	flip_byte(site, dep, (uint64_t)file_stat(site, dep).st_size - PACK_HEADER_SIZE);
 	assert_loads(pack);
 	assert_true(pack_lookup(pack, 1, "shared", &stat) < 0);
 	assert_int_equal(pack_lookup(pack, 1, "small", &stat), 0);
@@ -1166,6 +1207,7 @@ int main(void)
 		WITH_SITE(every_changed_byte_of_the_header_is_found),
 		WITH_SITE(retired_pack_is_whole_and_says_so),
 		WITH_SITE(every_changed_byte_of_the_metadata_is_found),
+		WITH_SITE(copy_serves_where_header_or_metadata_is_damaged),
 		WITH_SITE(pack_that_is_cut_is_refused),
 		WITH_SITE(pack_of_other_ids_than_the_catalog_says_is_refused),
 		WITH_SITE(pack_whose_dep_is_missing_does_not_load),

@@ -539,6 +539,10 @@ static void damage(struct site *site, uint64_t pack)
 		open(pack_path(site->store->packs, pack, path), O_WRONLY);
 
 	assert_int_equal(fd_pwrite_all(fd, "damaged", 7, 0), 0);
+	assert_int_equal(
+		fd_pwrite_all(fd, "damaged", 7,
+			      (uint64_t)lseek(fd, 0, SEEK_END) - PACK_HEADER_SIZE),
+		0);
 }
 
 static void damaged_version_keeps_its_deps_and_stops_no_sweep(void **state)

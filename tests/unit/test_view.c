@@ -459,6 +459,8 @@ static void damaged_pack_fails_alone(void **state)
 	snprintf(path, sizeof(path), "%s/1.pack", site->dir);
 	fd = open(path, O_WRONLY);
 	assert_int_equal(pwrite(fd, "x", 1, 100), 1);
+	assert_int_equal(
+		pwrite(fd, "x", 1, lseek(fd, 0, SEEK_END) - PACK_HEADER_SIZE + 100), 1);
 	close(fd);
 	assert_int_equal(view_lookup(site->view, SHOP, "1.0", &stat), -EIO);
 	assert_int_equal(view_stat(site->view, root_of(site, 1), &stat), -EIO);
