@@ -11,13 +11,15 @@
 #   --no-setup       do not look for packages to install
 #
 # Suite "unit" is meson's; each other one is tests/integration/test_NAME.py. They run as root in mount and
-# process namespaces of their own, so that nothing mounted or started there survives.
+# process namespaces of their own, so that nothing mounted or started there survives; several side by side.
 set -euo pipefail
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-required=(unit ctl origins commands main-job damage in-use doctor install hostile archives flips warm restart state requests
-	real-app container kills crash-sweep power-cut model)
-unmeasured=(unit ctl origins commands main-job damage in-use doctor hostile archives restart state requests)
+required=(hostile crash-sweep ctl main-job state requests origins in-use doctor damage restart real-app container unit
+	power-cut model archives commands install flips warm kills)
+unmeasured=(hostile ctl main-job state requests origins in-use doctor damage restart unit archives commands)
+# They measure what other work on the machine would change, or empty its caches: one after the other, at the end.
+alone=(flips warm kills)
 suite_limit_s=900
 full_limit_s=5400
 
@@ -26,6 +28,7 @@ build=
 full=no
 sanitize=no
 setup=yes
+width=$(($(nproc) + 1)) # suites side by side: they wait more than they compute
 
 die() {
 	echo "run.sh: $*" >&2
@@ -115,19 +118,82 @@ run_pytest() {
 		</dev/null || echo "run.sh: suite $suite ended with $?"
 }
 
+# One suite, with what it says going to its log: the last line is the summary.
 run_suite() {
-	local suite=$1 start=$SECONDS result
-	echo "== $suite"
+	local suite=$1 start=$SECONDS p f s
 	if [ "$suite" = unit ]; then
-		result=$results/unit.json
 		run_unit
 	else
-		result=$results/$suite.xml
 		run_pytest "$suite"
 	fi
-	read -r p f s < <(/usr/bin/python3 "$top/tests/count.py" "$result")
+	read -r p f s < <(/usr/bin/python3 "$top/tests/count.py" "$(suite_result "$suite")")
+	echo "$p $f $s" >"$results/$suite.count"
 	echo "== $suite: $p passed, $f failed, $s skipped in $((SECONDS - start)) s"
+}
+
+suite_result() {
+	if [ "$1" = unit ]; then
+		echo "$results/unit.json"
+	else
+		echo "$results/$1.xml"
+	fi
+}
+
+# A suite's log, once it has ended, and its numbers.
+tell_suite() {
+	local suite=$1 p=0 f=1 s=0
+	echo "== $suite"
+	cat "$results/$suite.log"
+	[ ! -e "$results/$suite.count" ] || read -r p f s <"$results/$suite.count"
 	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+}
+
+# At most $1 of the suites that follow at a time.
+run_beside() {
+	local width=$1 suite pid
+	declare -A running=()
+	shift
+	for suite in "$@" ''; do
+		while [ ${#running[@]} -ge "$width" ] || { [ -z "$suite" ] && [ ${#running[@]} -gt 0 ]; }; do
+			wait -n -p pid "${!running[@]}" || true
+			tell_suite "${running[$pid]}"
+			unset "running[$pid]"
+		done
+		[ -n "$suite" ] || break
+		set -m # a process group each, so that finish() can end it
+		run_suite "$suite" >"$results/$suite.log" 2>&1 </dev/null &
+		set +m
+		running[$!]=$suite
+	done
+}
+
+is_alone() {
+	case " ${alone[*]} " in
+	*" $1 "*) ;;
+	*) return 1 ;;
+	esac
+}
+
+run_all() {
+	local suite beside=() last=()
+	for suite in "${suites[@]}"; do
+		if is_alone "$suite"; then
+			last+=("$suite")
+		else
+			beside+=("$suite")
+		fi
+	done
+	run_beside "$width" "${beside[@]}"
+	run_beside 1 "${last[@]}"
+}
+
+# However it ends: no suite goes on.
+finish() {
+	local pid
+	for pid in $(jobs -p); do
+		kill -- "-$pid" 2>/dev/null || true
+	done
+	rm -rf "$results"
 }
 
 main() {
@@ -145,7 +211,8 @@ main() {
 	[ $setup = no ] || "$top/tests/setup.sh" build test servers docker
 
 	results=$(mktemp -d)
-	trap 'rm -rf "$results"' EXIT
+	trap finish EXIT
+	trap 'exit 130' INT TERM
 	: >"$results/figures"
 	export DEPLOYFS_BUILD=$build DEPLOYFS_FIGURES=$results/figures PYTHONDONTWRITEBYTECODE=1
 	export DEPLOYFS_CACHE=${DEPLOYFS_CACHE:-$top/build/apps}
@@ -154,9 +221,7 @@ main() {
 	build_all
 
 	passed=0 failed=0 skipped=0
-	for suite in "${suites[@]}"; do
-		run_suite "$suite"
-	done
+	run_all
 	echo "== figures"
 	cat "$results/figures"
 	echo "$passed passed, $failed failed, $skipped skipped"
