@@ -32,9 +32,9 @@ int process_open(pid_t pid)
 	return pid > 0 ? pidfd_open_flags(pid, 0) : -ESRCH;
 }
 
-int process_open_leader(pid_t pid)
+int process_open_thread(pid_t tid)
 {
-	return pidfd_open_flags(pid, PIDFD_THREAD);
+	return tid > 0 ? pidfd_open_flags(tid, PIDFD_THREAD) : -ESRCH;
 }
 
 /* One field of /proc/PID/status. */

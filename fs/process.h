@@ -15,13 +15,14 @@
 int process_open(pid_t pid);
 
 /**
- * process_open_leader() - a pidfd, readable when its first thread has ended
+ * process_open_thread() - a pidfd, readable when one thread has ended
  * A worker that was killed while the kernel has it wait for a request's answer keeps
  * that one thread until a successor answers: waiting for the whole process would be
- * waiting for ourselves.
+ * waiting for ourselves. Nor is it its first thread that tells: since Linux 6.15 that one
+ * counts as ended only with the last one of its process.
  * Return: -EINVAL on Linux before 6.9; see process_leader_gone() then.
  */
-int process_open_leader(pid_t pid);
+int process_open_thread(pid_t tid);
 
 /** process_leader_gone() - whether the first thread is a zombie, or the process gone */
 bool process_leader_gone(pid_t pid);

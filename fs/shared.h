@@ -24,7 +24,7 @@
 #include <sys/types.h>
 
 #define SHARED_LAYOUT \
-	1 /* of struct shared: a binary with another one is not taken over */
+	2 /* of struct shared: a binary with another one is not taken over */
 #define SHARED_SESSIONS 4
 #define SHARED_BANKS    8
 #define SHARED_SLOTS    4
@@ -97,6 +97,7 @@ enum order {
 /** One worker's words; two at once during an upgrade, by bank. */
 struct shared_worker {
 	_Atomic pid_t pid;
+	_Atomic pid_t canary; /* a thread that only waits: it ends when the worker does */
 	_Atomic uint64_t beat_ms; /* monotonic: its main thread is alive */
 	_Atomic int stage;
 	_Atomic int order;

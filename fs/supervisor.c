@@ -40,6 +40,7 @@
 
 #define TICK_MS        500
 #define LEADER_LOOK_MS 50    /* where the kernel cannot tell us */
+#define WHOLE_MS       5     /* for the rest of a worker of which a thread has ended */
 #define HANG_MS        2000  /* without a heartbeat */
 #define BUSY_MS        15000 /* one request: disks may be slow */
 #define HANG_MAX_MS    60000
@@ -56,7 +57,7 @@
 /* A worker that is not gone. */
 struct watched {
 	pid_t pid;         /* 0: none */
-	int leader, whole; /* pidfds */
+	int canary, whole; /* pidfds */
 	uint64_t started_ms;
 	uint64_t deadline_ms; /* for what was ordered; 0: none */
 	bool dying;
@@ -141,17 +142,30 @@ static void watch(struct supervisor *s, int bank, pid_t pid)
 
 	*watched = (struct watched){
 		.pid = pid,
-		.leader = process_open_leader(pid),
+		.canary = -1,
 		.whole = process_open(pid),
 		.started_ms = clock_monotonic_ms(),
 	};
 }
 
+/* Once a worker has said which thread to watch. */
+static void watch_canaries(struct supervisor *s)
+{
+	for (int bank = 0; bank < SHARED_BANKS; bank++) {
+		struct watched *watched = &s->watched[bank];
+
+		if (watched->pid && !watched->dying && watched->canary < 0 &&
+		    !s->shared->no_resend)
+			watched->canary = process_open_thread(
+				atomic_load(&words_of(s, bank)->canary));
+	}
+}
+
 static void unwatch(struct watched *watched)
 {
-	fd_close(&watched->leader);
+	fd_close(&watched->canary);
 	fd_close(&watched->whole);
-	*watched = (struct watched){.leader = -1, .whole = -1};
+	*watched = (struct watched){.canary = -1, .whole = -1};
 }
 
 /* In the child: nothing of the supervisor's is left but what it holds. */
@@ -167,7 +181,7 @@ static int become_worker(struct supervisor *s, int bank, enum worker_reason reas
 	setsid();
 	fd_close(&s->signals);
 	for (int i = 0; i < SHARED_BANKS; i++) {
-		fd_close(&s->watched[i].leader);
+		fd_close(&s->watched[i].canary);
 		fd_close(&s->watched[i].whole);
 	}
 	process_protect(OOM_WORKER, s->shared->debug);
@@ -181,6 +195,7 @@ static void words_reset(struct supervisor *s, int bank)
 
 	atomic_store(&words->order, ORDER_NONE);
 	atomic_store(&words->stage, STAGE_STARTING);
+	atomic_store(&words->canary, 0);
 	atomic_store(&words->beat_ms, clock_monotonic_ms());
 	atomic_store(&s->shared->banks[bank].state, BANK_USED);
 }
@@ -308,8 +323,11 @@ static void leader_ended(struct supervisor *s, int bank)
 {
 	struct watched *watched = &s->watched[bank];
 
+	/* Mostly the rest is gone in no time, and then there is an exit status. */
+	poll(&(struct pollfd){watched->whole, POLLIN, 0}, 1,
+	     s->first || atomic_load(&s->shared->ended) ? QUIT_MS : WHOLE_MS);
 	watched->dying = true;
-	fd_close(&watched->leader);
+	fd_close(&watched->canary);
 	atomic_store(&s->shared->banks[bank].state, BANK_DYING);
 	if (atomic_load(&s->shared->ended)) {
 		end(s, EXIT_SUCCESS);
@@ -414,6 +432,7 @@ static void listen_to(struct supervisor *s)
 	int stage = s->serving >= 0 ? atomic_load(&words_of(s, s->serving)->stage)
 				    : STAGE_NONE;
 
+	watch_canaries(s);
 	for (int i = 0; i < SHARED_KEPT; i++)
 		keep(s, i);
 	if (stage == STAGE_READY)
@@ -543,7 +562,7 @@ static bool leaders_look(struct supervisor *s)
 	for (int bank = 0; bank < SHARED_BANKS; bank++) {
 		struct watched *watched = &s->watched[bank];
 
-		if (!watched->pid || watched->dying || watched->leader >= 0)
+		if (!watched->pid || watched->dying || watched->canary >= 0)
 			continue;
 		any = true;
 		if (process_leader_gone(watched->pid))
@@ -570,7 +589,7 @@ static void wait_and_handle(struct supervisor *s, bool look)
 	struct pollfd fds[1 + 2 * SHARED_BANKS] = {{s->signals, POLLIN, 0}};
 
 	for (int bank = 0; bank < SHARED_BANKS; bank++) {
-		fds[1 + bank] = (struct pollfd){s->watched[bank].leader, POLLIN, 0};
+		fds[1 + bank] = (struct pollfd){s->watched[bank].canary, POLLIN, 0};
 		fds[1 + SHARED_BANKS + bank] =
 			(struct pollfd){s->watched[bank].whole, POLLIN, 0};
 	}
@@ -689,7 +708,7 @@ int supervisor_run(struct holdings *holdings, struct config *config,
 	};
 
 	for (int bank = 0; bank < SHARED_BANKS; bank++)
-		s.watched[bank] = (struct watched){.leader = -1, .whole = -1};
+		s.watched[bank] = (struct watched){.canary = -1, .whole = -1};
 	if (!claim(&s)) {
 		log_info("not needed: another supervisor is there");
 		return EXIT_SUCCESS;

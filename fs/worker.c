@@ -182,6 +182,26 @@ static void finish(struct worker *w)
 		log_error("cannot finish: cannot start a thread");
 }
 
+/* By its end the supervisor sees that we are dying: see process_open_thread(). */
+static void *canary_main(void *context)
+{
+	struct worker *w = context;
+
+	atomic_store(&w->words->canary, gettid());
+	kill(atomic_load(&w->shared->supervisor), SIGUSR1);
+	for (;;)
+		pause();
+	return NULL;
+}
+
+static void canary_start(struct worker *w)
+{
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, canary_main, w) == 0)
+		pthread_detach(thread);
+}
+
 static void supervisor_watch(struct worker *w)
 {
 	pid_t pid = atomic_load(&w->shared->supervisor);
@@ -345,6 +365,7 @@ static int run(struct worker *w)
 		log_error("cannot start: not enough memory, or descriptors");
 		return -ENOMEM;
 	}
+	canary_start(w);
 	if (pthread_create(&w->beginner, NULL, beginner_main, w)) {
 		log_error("cannot start: cannot start a thread");
 		return -EAGAIN;

@@ -286,8 +286,8 @@ def image_tar():
 
 
 @pytest.fixture
-def engine(place):
-    engine = Engine(place.folder / "engine")
+def engine(module_place):
+    engine = Engine(module_place.folder / "engine")  # a socket's path has to be short
     try:
         engine.start()
         engine.docker("import", "-", IMAGE, input=image_tar())
@@ -577,6 +577,7 @@ def test_a_worker_may_die_while_it_notifies_and_a_lookup_is_pending(place, monke
         daemon.run("fetch", "shop", version)
         daemon.run("flip", "shop", version)
     worker, took = daemon.worker(), []
+    assert daemon.read("shop") == "1.1"  # so that the kernel knows the directory
 
     def look():
         took.append(os.path.lexists(daemon.path("shop", "missing")))
@@ -586,8 +587,7 @@ def test_a_worker_may_die_while_it_notifies_and_a_lookup_is_pending(place, monke
         with contextlib.suppress(OSError, deploy.http.client.HTTPException):
             daemon.api("POST", "/v1/apps/shop/flip", {"version": "1.0"})
 
-    # The first read of each thread is the one that the tracer interrupts.
-    with Tracer(worker, "-P", "/dev/fuse", "-e", "trace=read", "-e", "inject=read:delay_exit=30s:when=2+"):
+    with Tracer(worker, "-P", "/dev/fuse", "-e", "trace=read", "-e", "inject=read:delay_exit=30s") as tracer:
         threads = [threading.Thread(target=look), threading.Thread(target=flip)]
         wait_until(lambda: not waits_in(worker, "ptrace_stop"), "all threads wait for requests again")
         threads[0].start()
@@ -596,6 +596,7 @@ def test_a_worker_may_die_while_it_notifies_and_a_lookup_is_pending(place, monke
         wait_until(lambda: waits_in(worker, "fuse_reverse_inval_entry"), "the notification waits")
         killed = time.monotonic()
         os.kill(worker, signal.SIGKILL)
+        tracer.process.kill()  # it would hold the threads back on their way out
         for thread in threads:
             thread.join()
     daemon.recover()
