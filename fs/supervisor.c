@@ -40,7 +40,7 @@
 
 #define TICK_MS        500
 #define LEADER_LOOK_MS 50    /* where the kernel cannot tell us */
-#define WHOLE_MS       5     /* for the rest of a worker of which a thread has ended */
+#define WHOLE_MS       10    /* for the rest of a worker of which a thread has ended */
 #define HANG_MS        2000  /* without a heartbeat */
 #define BUSY_MS        15000 /* one request: disks may be slow */
 #define HANG_MAX_MS    60000
@@ -69,6 +69,7 @@ struct supervisor {
 	struct config *config;
 	struct watched watched[SHARED_BANKS];
 	int serving;   /* bank; -1: none */
+	int ended;     /* bank of the last that died while it served; -1: none */
 	int finishing; /* bank of the one that is being replaced; -1: none */
 	bool first;    /* no worker has been ready yet */
 	bool ready_told;
@@ -301,6 +302,7 @@ static void serving_ended(struct supervisor *s, const struct watched *watched)
 	uint64_t lived_ms = clock_monotonic_ms() - watched->started_ms, pause_ms;
 	enum worker_reason reason = s->finishing >= 0 ? s->start_reason : WORKER_DIED;
 
+	s->ended = s->serving;
 	s->serving = -1;
 	atomic_store(&s->shared->last_status, status);
 	atomic_store(&s->shared->last_ns, clock_wall_ns());
@@ -310,10 +312,13 @@ static void serving_ended(struct supervisor *s, const struct watched *watched)
 		end(s, WEXITSTATUS(status));
 		return;
 	}
-	log_error("the worker (pid %d) ended: %s%d%s; starting the next",
-		  (int)watched->pid, known && WIFEXITED(status) ? "code " : "signal ",
-		  known && WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status),
-		  known ? "" : " or so");
+	if (known)
+		log_error("the worker (pid %d) ended: %s%d; starting the next",
+			  (int)watched->pid, WIFEXITED(status) ? "code " : "signal ",
+			  WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
+	else
+		log_error("the worker (pid %d) is ending; starting the next",
+			  (int)watched->pid);
 	pause_ms = pause_after(s, lived_ms);
 	start_later(s, pause_ms, s->first ? WORKER_FIRST : reason);
 	tell_file(s);
@@ -340,9 +345,19 @@ static void leader_ended(struct supervisor *s, int bank)
 static void whole_ended(struct supervisor *s, int bank)
 {
 	struct watched *watched = &s->watched[bank];
+	int status;
+	bool known;
 
 	if (!watched->dying)
 		leader_ended(s, bank);
+	status = status_of(watched->pid, &known);
+	if (known && bank == s->ended) {
+		/* When the next one was started it was not known yet. */
+		atomic_store(&s->shared->last_status, status);
+		tell_file(s);
+	}
+	if (bank == s->ended)
+		s->ended = -1;
 	waitpid(watched->pid, NULL, WNOHANG);
 	unwatch(watched);
 	atomic_store(&words_of(s, bank)->stage, STAGE_NONE);
@@ -700,6 +715,7 @@ int supervisor_run(struct holdings *holdings, struct config *config,
 		.shared = holdings->shared,
 		.config = config,
 		.serving = -1,
+		.ended = -1,
 		.finishing = -1,
 		.hang_ms = HANG_MS,
 		.busy_ms = BUSY_MS,

@@ -25,7 +25,7 @@ DONE, FAILED, USAGE, NOT_FOUND, CONFLICT, UNREACHABLE, VERIFICATION, NO_SPACE = 
 UNCHANGED = 77
 
 # Every wait in the tests ends after this, and then the test fails. It is never slept through.
-PATIENCE_S = 60.0
+PATIENCE_S = float(os.environ.get("DEPLOYFS_PATIENCE_S", 60))
 
 
 def wait_until(condition, what, timeout_s=PATIENCE_S):
