@@ -3,6 +3,7 @@
 
 #include "cleanup.h"
 #include "fd.h"
+#include "process.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -60,7 +61,7 @@ static int offer(struct keeper *keeper, int number, const char *name, int fd)
 	snprintf(kept->name, sizeof(kept->name), "%s", name);
 	kept->worker_fd = fd;
 	atomic_store(&kept->state, KEPT_OFFERED);
-	kill(atomic_load(&keeper->shared->supervisor), SIGUSR1);
+	process_signal(atomic_load(&keeper->shared->supervisor), SIGUSR1);
 	for (int i = 0; i < WAIT_MS && atomic_load(&kept->state) == KEPT_OFFERED; i++)
 		poll(NULL, 0, 1);
 	if (atomic_load(&kept->state) != KEPT_HELD) {
@@ -116,7 +117,7 @@ void keeper_drop(void *context, const char *name)
 		entry_name(number, entry);
 		inherit_drop(keeper->list, entry);
 		atomic_store(&keeper->shared->kept[number].state, KEPT_DROPPED);
-		kill(atomic_load(&keeper->shared->supervisor), SIGUSR1);
+		process_signal(atomic_load(&keeper->shared->supervisor), SIGUSR1);
 	}
 	pthread_mutex_unlock(&keeper->lock);
 }

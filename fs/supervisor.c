@@ -142,7 +142,7 @@ static void watch(struct supervisor *s, int bank, pid_t pid)
 	*watched = (struct watched){
 		.pid = pid,
 		.leader = process_open_leader(pid),
-		.whole = process_open(pid),
+		.whole = process_open_ours(pid),
 		.started_ms = clock_monotonic_ms(),
 	};
 }
@@ -222,11 +222,18 @@ static void start_worker(struct supervisor *s)
 	tell_file(s);
 }
 
+/* By its pidfd: the number of one that we have not started may be another process's. */
+static void signal_worker(struct supervisor *s, int bank, int number)
+{
+	if (bank >= 0 && s->watched[bank].whole >= 0)
+		syscall(SYS_pidfd_send_signal, s->watched[bank].whole, number, NULL, 0);
+}
+
 /* Have who serves look at the words. */
 static void nudge(struct supervisor *s, int bank)
 {
-	if (bank >= 0 && s->watched[bank].pid && !s->watched[bank].dying)
-		kill(s->watched[bank].pid, SIGUSR1);
+	if (bank >= 0 && !s->watched[bank].dying)
+		signal_worker(s, bank, SIGUSR1);
 }
 
 static void give_order(struct supervisor *s, int bank, enum order order,
@@ -376,8 +383,8 @@ static void upgrade(struct supervisor *s)
 	if (s->finishing >= 0 || s->serving < 0)
 		return;
 	r = process_exec_supervisor(s->shared->program, &s->holdings.list, true);
-	log_error("cannot become '%s': %s", s->shared->program, strerror(-r));
-	s->exit_code = EXIT_FAILURE;
+	log_error("no upgrade: cannot execute '%s': %s; install it again",
+		  s->shared->program, strerror(-r));
 }
 
 /* The worker that is to be replaced is ready for that: the store is free. */
@@ -439,7 +446,7 @@ static void terminate(struct supervisor *s, int number)
 	s->leave_if_refused = getenv("NOTIFY_SOCKET") != NULL;
 	atomic_fetch_and(&s->shared->wishes, ~(uint32_t)WISH_STAY);
 	if (s->serving >= 0) {
-		kill(s->watched[s->serving].pid, number);
+		signal_worker(s, s->serving, number);
 		return;
 	}
 	/* The worker is held back: it cannot unmount, and nobody would wait for it. */
@@ -462,8 +469,7 @@ static void signal_handle(struct supervisor *s)
 			leave(s);
 			break;
 		case SIGHUP:
-			if (s->serving >= 0)
-				kill(s->watched[s->serving].pid, SIGHUP);
+			signal_worker(s, s->serving, SIGHUP);
 			break;
 		default:
 			terminate(s, (int)info.ssi_signo);
@@ -511,7 +517,7 @@ static void hang_handle(struct supervisor *s, int bank)
 	log_error("the worker (pid %d) does not answer: it is killed, the next one takes "
 		  "over",
 		  (int)watched->pid);
-	kill(watched->pid, SIGKILL);
+	signal_worker(s, bank, SIGKILL);
 	watched->deadline_ms = clock_monotonic_ms() + HANG_MAX_MS;
 	if (s->busy_ms < HANG_MAX_MS)
 		s->busy_ms *= 2;
