@@ -21,7 +21,8 @@ int process_open(pid_t pid);
  */
 int process_open_ours(pid_t pid);
 
-/** process_signal() - kill(2), but of one of deployfsd's processes only. Return: 0; -errno. */
+/** process_signal() - kill(2), but of one of deployfsd's processes only. Return: 0;
+ * -errno. */
 int process_signal(pid_t pid, int number);
 
 /**
@@ -51,8 +52,8 @@ int process_supervisor(const struct shared *shared, const struct inherit *list,
 
 /**
  * process_exec_supervisor() - become one; returns only on failure, with -errno
- * The mask of signals is kept: one that comes before the new program waits for it would end
- * it.
+ * The mask of signals is kept: one that comes before the new program waits for it would
+ * end it.
  */
 int process_exec_supervisor(const char *program, const struct inherit *list,
 			    bool upgrade);

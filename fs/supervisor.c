@@ -192,6 +192,66 @@ static void start_later(struct supervisor *s, uint64_t pause_ms,
 	s->start_reason = reason;
 }
 
+/* A copy of what the worker offers. It may have given up waiting for us meanwhile. */
+static void keep_offered(struct supervisor *s, struct shared_kept *kept, const char *name)
+{
+	int fd = (int)syscall(SYS_pidfd_getfd, s->watched[s->serving].whole,
+			      kept->worker_fd, 0);
+	int r = fd < 0 ? -errno : holdings_keep(&s->holdings, name, fd);
+	int offered = KEPT_OFFERED;
+
+	if (r < 0) {
+		log_warning(
+			"an import will not survive a death of the worker: cannot copy "
+			"its file's descriptor: %s%s",
+			strerror(-r),
+			r == -EPERM ? "; the capability SYS_PTRACE is missing" : "");
+		fd_close(&fd);
+	}
+	if (!atomic_compare_exchange_strong(&kept->state, &offered,
+					    r < 0 ? KEPT_FREE : KEPT_HELD))
+		holdings_drop(&s->holdings, name);
+}
+
+/* What a worker wants kept; its end does not close our copies. */
+static void keep(struct supervisor *s, int number)
+{
+	struct shared_kept *kept = &s->shared->kept[number];
+	int state = atomic_load(&kept->state);
+	char name[INHERIT_NAME];
+
+	snprintf(name, sizeof(name), "keep%d", number);
+	if (state == KEPT_OFFERED && s->serving >= 0)
+		keep_offered(s, kept, name);
+	if (state == KEPT_DROPPED) {
+		holdings_drop(&s->holdings, name);
+		atomic_store(&kept->state, KEPT_FREE);
+	}
+}
+
+/* What systemd has given us may have been dropped while nobody supervised. */
+static void kept_tidy(struct supervisor *s)
+{
+	char name[INHERIT_NAME];
+
+	for (int i = 0; i < SHARED_KEPT; i++) {
+		snprintf(name, sizeof(name), "keep%d", i);
+		if (atomic_load(&s->shared->kept[i].state) == KEPT_FREE)
+			holdings_drop(&s->holdings, name);
+	}
+}
+
+/* What a dead worker had offered is a number that means something else in the next. */
+static void offers_forget(struct supervisor *s)
+{
+	for (int i = 0; i < SHARED_KEPT; i++) {
+		int offered = KEPT_OFFERED;
+
+		atomic_compare_exchange_strong(&s->shared->kept[i].state, &offered,
+					       KEPT_FREE);
+	}
+}
+
 static void start_worker(struct supervisor *s)
 {
 	int bank = bank_free(s);
@@ -204,6 +264,7 @@ static void start_worker(struct supervisor *s)
 		return;
 	}
 	words_reset(s, bank);
+	offers_forget(s);
 	atomic_fetch_add(&s->shared->generation, 1);
 	pid = fork();
 	if (pid == 0)
@@ -344,35 +405,6 @@ static void whole_ended(struct supervisor *s, int bank)
 			start_later(s, 0, WORKER_DIED);
 	}
 	nudge(s, s->serving);
-}
-
-/* Copies of what a worker wants kept; its end does not close them. */
-static void keep(struct supervisor *s, int number)
-{
-	struct shared_kept *kept = &s->shared->kept[number];
-	char name[INHERIT_NAME];
-
-	snprintf(name, sizeof(name), "keep%d", number);
-	switch (atomic_load(&kept->state)) {
-	case KEPT_OFFERED:
-		if (s->serving < 0 || s->watched[s->serving].whole < 0)
-			return;
-		kept->supervisor_fd =
-			(int)syscall(SYS_pidfd_getfd, s->watched[s->serving].whole,
-				     kept->worker_fd, 0);
-		if (kept->supervisor_fd >= 0 &&
-		    inherit_add(&s->holdings.list, name, kept->supervisor_fd) == 0) {
-			atomic_store(&kept->state, KEPT_HELD);
-			return;
-		}
-		log_warning("cannot keep a descriptor for the worker's successor");
-		atomic_store(&kept->state, KEPT_FREE);
-		return;
-	case KEPT_DROPPED:
-		inherit_drop(&s->holdings.list, name);
-		atomic_store(&kept->state, KEPT_FREE);
-		return;
-	}
 }
 
 static void upgrade(struct supervisor *s)
@@ -673,6 +705,7 @@ static void begin(struct supervisor *s, enum supervisor_reason reason)
 		start_later(s, 0, WORKER_FIRST);
 		return;
 	}
+	kept_tidy(s);
 	take_over(s);
 	if (reason == SUPERVISOR_UPGRADE && s->serving >= 0)
 		give_order(s, s->serving, ORDER_FINISH, FINISH_MS);
