@@ -130,7 +130,8 @@ int holdings_make(const struct config *config, bool debug, struct holdings *ret,
 	return 0;
 }
 
-/* The list is there: map the memory, and see that nothing is missing. */
+/* The list is there: map the memory, and see that nothing is missing. Nothing is written:
+ * it may be somebody else's yet. */
 static int complete(struct holdings *holdings, struct error *err)
 {
 	int state = inherit_find(&holdings->list, "state"), r;
@@ -146,11 +147,6 @@ static int complete(struct holdings *holdings, struct error *err)
 		if (*session->name && inherit_find(&holdings->list, name) < 0)
 			r = error_set(err, -EINVAL, "the descriptor of '%s' is missing",
 				      session->path);
-	}
-	for (int i = 0; r == 0 && i < SHARED_KEPT; i++) {
-		snprintf(name, sizeof(name), "keep%d", i);
-		holdings->shared->kept[i].supervisor_fd =
-			inherit_find(&holdings->list, name);
 	}
 	return r;
 }
@@ -243,15 +239,33 @@ int holdings_find(const struct config *config, struct holdings *ret, struct erro
 	return r ? r : from_worker(config, ret, err);
 }
 
-static void publish_systemd(const struct holdings *holdings)
+static void store_add(const char *name, int fd)
 {
-	for (size_t i = 0; i < holdings->list.count; i++) {
-		char text[64];
+	char text[64];
 
-		snprintf(text, sizeof(text), "FDSTORE=1\nFDNAME=%s",
-			 holdings->list.entries[i].name);
-		sd_pid_notify_with_fds(0, 0, text, &holdings->list.entries[i].fd, 1);
-	}
+	snprintf(text, sizeof(text), "FDSTORE=1\nFDNAME=%s", name);
+	sd_pid_notify_with_fds(0, 0, text, &fd, 1);
+}
+
+static void store_remove(const char *name)
+{
+	sd_notifyf(0, "FDSTOREREMOVE=1\nFDNAME=%s", name);
+}
+
+int holdings_keep(struct holdings *holdings, const char *name, int fd)
+{
+	int r = inherit_add(&holdings->list, name, fd);
+
+	if (r == 0)
+		store_add(name, fd);
+	return r;
+}
+
+void holdings_drop(struct holdings *holdings, const char *name)
+{
+	if (inherit_find(&holdings->list, name) >= 0)
+		store_remove(name);
+	inherit_drop(&holdings->list, name);
 }
 
 void holdings_publish(const struct holdings *holdings, pid_t worker)
@@ -260,7 +274,8 @@ void holdings_publish(const struct holdings *holdings, pid_t worker)
 	char text[INHERIT_TEXT_SIZE + 32];
 	cleanup(fd_close) int fd = -1;
 
-	publish_systemd(holdings);
+	for (size_t i = 0; i < holdings->list.count; i++)
+		store_add(holdings->list.entries[i].name, holdings->list.entries[i].fd);
 	holder_path(holdings->shared->runtime, path);
 	snprintf(temporary, sizeof(temporary), "%s.new", path);
 	snprintf(text, sizeof(text), "%d %s\n", (int)worker,
@@ -282,11 +297,8 @@ void holdings_end(struct holdings *holdings)
 		unlink(path);
 	}
 	unlink(holdings->shared->socket);
-	for (size_t i = 0; i < holdings->list.count; i++) {
-		snprintf(path, sizeof(path), "FDSTOREREMOVE=1\nFDNAME=%s",
-			 holdings->list.entries[i].name);
-		sd_notify(0, path);
-	}
+	for (size_t i = 0; i < holdings->list.count; i++)
+		store_remove(holdings->list.entries[i].name);
 	inherit_done(&holdings->list);
 }
 

@@ -39,6 +39,12 @@ int holdings_find(const struct config *config, struct holdings *ret, struct erro
 /** holdings_publish() - tell <runtime>/holder and systemd where they are; best effort */
 void holdings_publish(const struct holdings *holdings, pid_t worker);
 
+/** holdings_keep() - hold one more, @fd is the list's then. Return: 0; -E2BIG. */
+int holdings_keep(struct holdings *holdings, const char *name, int fd);
+
+/** holdings_drop() - close it, here and at systemd; nothing where the name is unknown */
+void holdings_drop(struct holdings *holdings, const char *name);
+
 /** holdings_end() - after the unmount: remove what lies in the runtime directory, close
  */
 void holdings_end(struct holdings *holdings);

@@ -3,6 +3,7 @@
 
 #include "cleanup.h"
 #include "fd.h"
+#include "process.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,24 +14,28 @@
 
 #define WAIT_MS 1000
 
+static void entry_name(int number, char name[static INHERIT_NAME])
+{
+	snprintf(name, INHERIT_NAME, "keep%d", number);
+}
+
 void keeper_init(struct keeper *keeper, struct holdings *holdings)
 {
+	char name[INHERIT_NAME];
+
 	*keeper = (struct keeper){.shared = holdings->shared, .list = &holdings->list};
 	pthread_mutex_init(&keeper->lock, NULL);
 	for (int i = 0; i < SHARED_KEPT; i++) {
 		struct shared_kept *kept = &keeper->shared->kept[i];
 
+		if (atomic_load(&kept->state) != KEPT_HELD)
+			continue;
 		/* The same numbers: we are a fork of the supervisor. */
-		if (atomic_load(&kept->state) == KEPT_HELD)
-			kept->worker_fd = kept->supervisor_fd;
-		else if (atomic_load(&kept->state) == KEPT_OFFERED)
+		entry_name(i, name);
+		kept->worker_fd = inherit_find(keeper->list, name);
+		if (kept->worker_fd < 0)
 			atomic_store(&kept->state, KEPT_FREE);
 	}
-}
-
-static void entry_name(int number, char name[static INHERIT_NAME])
-{
-	snprintf(name, INHERIT_NAME, "keep%d", number);
 }
 
 static int find(const struct keeper *keeper, const char *name)
@@ -56,17 +61,18 @@ static int offer(struct keeper *keeper, int number, const char *name, int fd)
 {
 	struct shared_kept *kept = &keeper->shared->kept[number];
 	char entry[INHERIT_NAME];
+	int offered = KEPT_OFFERED;
 
 	snprintf(kept->name, sizeof(kept->name), "%s", name);
 	kept->worker_fd = fd;
 	atomic_store(&kept->state, KEPT_OFFERED);
-	kill(atomic_load(&keeper->shared->supervisor), SIGUSR1);
+	process_signal(atomic_load(&keeper->shared->supervisor), SIGUSR1);
 	for (int i = 0; i < WAIT_MS && atomic_load(&kept->state) == KEPT_OFFERED; i++)
 		poll(NULL, 0, 1);
-	if (atomic_load(&kept->state) != KEPT_HELD) {
-		atomic_store(&kept->state, KEPT_FREE);
+	/* Taken back, but where the supervisor was faster. */
+	if (atomic_compare_exchange_strong(&kept->state, &offered, KEPT_FREE) ||
+	    offered != KEPT_HELD)
 		return -EAGAIN;
-	}
 	entry_name(number, entry);
 	return inherit_add(keeper->list, entry, fd);
 }
@@ -116,7 +122,7 @@ void keeper_drop(void *context, const char *name)
 		entry_name(number, entry);
 		inherit_drop(keeper->list, entry);
 		atomic_store(&keeper->shared->kept[number].state, KEPT_DROPPED);
-		kill(atomic_load(&keeper->shared->supervisor), SIGUSR1);
+		process_signal(atomic_load(&keeper->shared->supervisor), SIGUSR1);
 	}
 	pthread_mutex_unlock(&keeper->lock);
 }

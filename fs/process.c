@@ -64,13 +64,40 @@ bool process_leader_gone(pid_t pid)
 	       state[0] == 'X';
 }
 
-bool process_ours(pid_t pid)
+/* Also of one that is about to end. */
+static bool has_our_name(pid_t pid)
 {
 	char name[32];
 
-	return pid > 0 && !process_leader_gone(pid) &&
-	       status_field(pid, "Name", name, sizeof(name)) &&
+	return status_field(pid, "Name", name, sizeof(name)) &&
 	       strncmp(name, "deployfs", strlen("deployfs")) == 0;
+}
+
+bool process_ours(pid_t pid)
+{
+	return pid > 0 && !process_leader_gone(pid) && has_our_name(pid);
+}
+
+/* The name is looked at after the pidfd is there: a number is nobody else's while the
+ * process of a pidfd has not been reaped, and of one that was reaped nobody is told. */
+int process_open_ours(pid_t pid)
+{
+	int fd = process_open(pid);
+
+	if (fd >= 0 && !has_our_name(pid)) {
+		close(fd);
+		return -ESRCH;
+	}
+	return fd;
+}
+
+int process_signal(pid_t pid, int number)
+{
+	cleanup(fd_close) int fd = process_open_ours(pid);
+
+	if (fd < 0)
+		return fd;
+	return syscall(SYS_pidfd_send_signal, fd, number, NULL, 0) < 0 ? -errno : 0;
 }
 
 bool process_traced(pid_t pid)
@@ -84,16 +111,16 @@ bool process_traced(pid_t pid)
 int process_exec_supervisor(const char *program, const struct inherit *list, bool upgrade)
 {
 	char text[INHERIT_TEXT_SIZE];
-	sigset_t none;
+	int r;
 
-	inherit_pass(list);
+	inherit_pass(list, true);
 	inherit_format(list, text);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
 	/* The upgrade is the last argument, if at all. */
 	execl(program, "deployfsd", "--inherit", text, upgrade ? "--upgrade" : NULL,
 	      (char *)NULL);
-	return -errno;
+	r = -errno;
+	inherit_pass(list, false);
+	return r;
 }
 
 int process_supervisor(const struct shared *shared, const struct inherit *list,

@@ -15,6 +15,17 @@
 int process_open(pid_t pid);
 
 /**
+ * process_open_ours() - the same for a number from the shared memory
+ * It may be of long ago, and another process's by now: one that is none of deployfsd's is
+ * not there. Return: -ESRCH.
+ */
+int process_open_ours(pid_t pid);
+
+/** process_signal() - kill(2), but of one of deployfsd's processes only. Return: 0;
+ * -errno. */
+int process_signal(pid_t pid, int number);
+
+/**
  * process_open_thread() - a pidfd, readable when one thread has ended
  * A worker that was killed while the kernel has it wait for a request's answer keeps
  * that one thread until a successor answers: waiting for the whole process would be
@@ -27,10 +38,7 @@ int process_open_thread(pid_t tid);
 /** process_leader_gone() - whether the first thread is a zombie, or the process gone */
 bool process_leader_gone(pid_t pid);
 
-/**
- * process_ours() - whether a process runs, and is one of deployfsd's
- * A number from the shared memory may be of long ago, and another process's by now.
- */
+/** process_ours() - whether a process runs, and is one of deployfsd's */
 bool process_ours(pid_t pid);
 
 /** process_traced() - whether a debugger has it: it may stand still for any time */
@@ -43,7 +51,11 @@ bool process_traced(pid_t pid);
 int process_supervisor(const struct shared *shared, const struct inherit *list,
 		       struct error *err);
 
-/** process_exec_supervisor() - become one; returns only on failure, with -errno */
+/**
+ * process_exec_supervisor() - become one; returns only on failure, with -errno
+ * The mask of signals is kept: one that comes before the new program waits for it would
+ * end it.
+ */
 int process_exec_supervisor(const char *program, const struct inherit *list,
 			    bool upgrade);
 

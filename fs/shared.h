@@ -68,7 +68,7 @@ enum kept_state {
 struct shared_kept {
 	_Atomic int state;
 	char name[SHARED_NAME];
-	int worker_fd, supervisor_fd;
+	int worker_fd; /* its number there */
 };
 
 /** What a worker asks of the supervisor, as bits. */

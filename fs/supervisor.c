@@ -144,7 +144,7 @@ static void watch(struct supervisor *s, int bank, pid_t pid)
 	*watched = (struct watched){
 		.pid = pid,
 		.canary = -1,
-		.whole = process_open(pid),
+		.whole = process_open_ours(pid),
 		.started_ms = clock_monotonic_ms(),
 	};
 }
@@ -208,6 +208,66 @@ static void start_later(struct supervisor *s, uint64_t pause_ms,
 	s->start_reason = reason;
 }
 
+/* A copy of what the worker offers. It may have given up waiting for us meanwhile. */
+static void keep_offered(struct supervisor *s, struct shared_kept *kept, const char *name)
+{
+	int fd = (int)syscall(SYS_pidfd_getfd, s->watched[s->serving].whole,
+			      kept->worker_fd, 0);
+	int r = fd < 0 ? -errno : holdings_keep(&s->holdings, name, fd);
+	int offered = KEPT_OFFERED;
+
+	if (r < 0) {
+		log_warning(
+			"an import will not survive a death of the worker: cannot copy "
+			"its file's descriptor: %s%s",
+			strerror(-r),
+			r == -EPERM ? "; the capability SYS_PTRACE is missing" : "");
+		fd_close(&fd);
+	}
+	if (!atomic_compare_exchange_strong(&kept->state, &offered,
+					    r < 0 ? KEPT_FREE : KEPT_HELD))
+		holdings_drop(&s->holdings, name);
+}
+
+/* What a worker wants kept; its end does not close our copies. */
+static void keep(struct supervisor *s, int number)
+{
+	struct shared_kept *kept = &s->shared->kept[number];
+	int state = atomic_load(&kept->state);
+	char name[INHERIT_NAME];
+
+	snprintf(name, sizeof(name), "keep%d", number);
+	if (state == KEPT_OFFERED && s->serving >= 0)
+		keep_offered(s, kept, name);
+	if (state == KEPT_DROPPED) {
+		holdings_drop(&s->holdings, name);
+		atomic_store(&kept->state, KEPT_FREE);
+	}
+}
+
+/* What systemd has given us may have been dropped while nobody supervised. */
+static void kept_tidy(struct supervisor *s)
+{
+	char name[INHERIT_NAME];
+
+	for (int i = 0; i < SHARED_KEPT; i++) {
+		snprintf(name, sizeof(name), "keep%d", i);
+		if (atomic_load(&s->shared->kept[i].state) == KEPT_FREE)
+			holdings_drop(&s->holdings, name);
+	}
+}
+
+/* What a dead worker had offered is a number that means something else in the next. */
+static void offers_forget(struct supervisor *s)
+{
+	for (int i = 0; i < SHARED_KEPT; i++) {
+		int offered = KEPT_OFFERED;
+
+		atomic_compare_exchange_strong(&s->shared->kept[i].state, &offered,
+					       KEPT_FREE);
+	}
+}
+
 static void start_worker(struct supervisor *s)
 {
 	int bank = bank_free(s);
@@ -220,6 +280,7 @@ static void start_worker(struct supervisor *s)
 		return;
 	}
 	words_reset(s, bank);
+	offers_forget(s);
 	atomic_fetch_add(&s->shared->generation, 1);
 	pid = fork();
 	if (pid == 0)
@@ -238,11 +299,18 @@ static void start_worker(struct supervisor *s)
 	tell_file(s);
 }
 
+/* By its pidfd: the number of one that we have not started may be another process's. */
+static void signal_worker(struct supervisor *s, int bank, int number)
+{
+	if (bank >= 0 && s->watched[bank].whole >= 0)
+		syscall(SYS_pidfd_send_signal, s->watched[bank].whole, number, NULL, 0);
+}
+
 /* Have who serves look at the words. */
 static void nudge(struct supervisor *s, int bank)
 {
-	if (bank >= 0 && s->watched[bank].pid && !s->watched[bank].dying)
-		kill(s->watched[bank].pid, SIGUSR1);
+	if (bank >= 0 && !s->watched[bank].dying)
+		signal_worker(s, bank, SIGUSR1);
 }
 
 static void give_order(struct supervisor *s, int bank, enum order order,
@@ -372,35 +440,6 @@ static void whole_ended(struct supervisor *s, int bank)
 	nudge(s, s->serving);
 }
 
-/* Copies of what a worker wants kept; its end does not close them. */
-static void keep(struct supervisor *s, int number)
-{
-	struct shared_kept *kept = &s->shared->kept[number];
-	char name[INHERIT_NAME];
-
-	snprintf(name, sizeof(name), "keep%d", number);
-	switch (atomic_load(&kept->state)) {
-	case KEPT_OFFERED:
-		if (s->serving < 0 || s->watched[s->serving].whole < 0)
-			return;
-		kept->supervisor_fd =
-			(int)syscall(SYS_pidfd_getfd, s->watched[s->serving].whole,
-				     kept->worker_fd, 0);
-		if (kept->supervisor_fd >= 0 &&
-		    inherit_add(&s->holdings.list, name, kept->supervisor_fd) == 0) {
-			atomic_store(&kept->state, KEPT_HELD);
-			return;
-		}
-		log_warning("cannot keep a descriptor for the worker's successor");
-		atomic_store(&kept->state, KEPT_FREE);
-		return;
-	case KEPT_DROPPED:
-		inherit_drop(&s->holdings.list, name);
-		atomic_store(&kept->state, KEPT_FREE);
-		return;
-	}
-}
-
 static void upgrade(struct supervisor *s)
 {
 	int r;
@@ -409,8 +448,8 @@ static void upgrade(struct supervisor *s)
 	if (s->finishing >= 0 || s->serving < 0)
 		return;
 	r = process_exec_supervisor(s->shared->program, &s->holdings.list, true);
-	log_error("cannot become '%s': %s", s->shared->program, strerror(-r));
-	s->exit_code = EXIT_FAILURE;
+	log_error("no upgrade: cannot execute '%s': %s; install it again",
+		  s->shared->program, strerror(-r));
 }
 
 /* The worker that is to be replaced is ready for that: the store is free. */
@@ -473,7 +512,7 @@ static void terminate(struct supervisor *s, int number)
 	s->leave_if_refused = getenv("NOTIFY_SOCKET") != NULL;
 	atomic_fetch_and(&s->shared->wishes, ~(uint32_t)WISH_STAY);
 	if (s->serving >= 0) {
-		kill(s->watched[s->serving].pid, number);
+		signal_worker(s, s->serving, number);
 		return;
 	}
 	/* The worker is held back: it cannot unmount, and nobody would wait for it. */
@@ -496,8 +535,7 @@ static void signal_handle(struct supervisor *s)
 			leave(s);
 			break;
 		case SIGHUP:
-			if (s->serving >= 0)
-				kill(s->watched[s->serving].pid, SIGHUP);
+			signal_worker(s, s->serving, SIGHUP);
 			break;
 		default:
 			terminate(s, (int)info.ssi_signo);
@@ -545,7 +583,7 @@ static void hang_handle(struct supervisor *s, int bank)
 	log_error("the worker (pid %d) does not answer: it is killed, the next one takes "
 		  "over",
 		  (int)watched->pid);
-	kill(watched->pid, SIGKILL);
+	signal_worker(s, bank, SIGKILL);
 	watched->deadline_ms = clock_monotonic_ms() + HANG_MAX_MS;
 	if (s->busy_ms < HANG_MAX_MS)
 		s->busy_ms *= 2;
@@ -701,6 +739,7 @@ static void begin(struct supervisor *s, enum supervisor_reason reason)
 		start_later(s, 0, WORKER_FIRST);
 		return;
 	}
+	kept_tidy(s);
 	take_over(s);
 	if (reason == SUPERVISOR_UPGRADE && s->serving >= 0)
 		give_order(s, s->serving, ORDER_FINISH, FINISH_MS);

@@ -100,7 +100,7 @@ int upgrade_begin(struct shared *shared, struct error *err)
 	if (r < 0)
 		return r;
 	atomic_fetch_or(&shared->wishes, WISH_UPGRADE);
-	if (kill(atomic_load(&shared->supervisor), SIGUSR1) < 0) {
+	if (process_signal(atomic_load(&shared->supervisor), SIGUSR1) < 0) {
 		atomic_fetch_and(&shared->wishes, ~(uint32_t)WISH_UPGRADE);
 		return error_set(err, -EBUSY,
 				 "there is no supervisor just now: try again");

@@ -63,7 +63,7 @@ struct worker {
 static void set_stage(struct worker *w, enum worker_stage stage)
 {
 	atomic_store(&w->words->stage, stage);
-	kill(atomic_load(&w->shared->supervisor), SIGUSR1);
+	process_signal(atomic_load(&w->shared->supervisor), SIGUSR1);
 	/* What was said to us before this stage could not be done then. */
 	kill(getpid(), SIGUSR1);
 }
@@ -210,7 +210,7 @@ static void supervisor_watch(struct worker *w)
 		return;
 	fd_close(&w->supervisor_fd);
 	w->supervisor = pid;
-	w->supervisor_fd = process_open(pid);
+	w->supervisor_fd = process_open_ours(pid);
 	if (w->supervisor_fd >= 0)
 		w->alone_ms = 0;
 }
@@ -279,7 +279,7 @@ static bool leave(struct worker *w)
 		return true;
 	log_error("not ending: %s", err.text);
 	atomic_fetch_or(&w->shared->wishes, WISH_STAY);
-	kill(atomic_load(&w->shared->supervisor), SIGUSR1);
+	process_signal(atomic_load(&w->shared->supervisor), SIGUSR1);
 	return false;
 }
 
