@@ -619,6 +619,8 @@ def read_warm(path):
 def test_a_worker_that_cannot_start_is_held_back_and_comes_back(shop):
     says = shop.runtime / "supervisor.json"
     path = shop.path("shop", "1.2") / "VERSION"
+    # The first close() of all is told to the worker (FLUSH), which refuses to hear of another one.
+    assert shop.read("shop") == "1.2"
     opened = path.open()
     assert opened.read() == "1.2\n"
     away = shop.store.with_name("away")
