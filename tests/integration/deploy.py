@@ -68,7 +68,7 @@ def mount_line(place):
         return None
     fields = lines[-1]
     dash = fields.index("-")
-    return {"options": fields[5].split(","), "optional": fields[6:dash], "type": fields[dash + 1],
+    return {"device": fields[2], "options": fields[5].split(","), "optional": fields[6:dash], "type": fields[dash + 1],
             "super": fields[dash + 3].split(",")}
 
 

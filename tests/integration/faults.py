@@ -65,8 +65,24 @@ def recover(daemon, pid):
     deploy.wait_until(lambda: daemon.answers() and daemon.status()["pid"] != pid, "a new worker answers")
 
 
+FUSE_CONTROL = Path("/sys/fs/fuse/connections")
+
+
+def abort_connections(daemon):
+    """A worker that is killed while it waits for its own mount never ends without a successor."""
+    if not any(FUSE_CONTROL.iterdir()):
+        subprocess.run(["mount", "-t", "fusectl", "none", FUSE_CONTROL], check=True)
+    for place in deploy.mounts_below(daemon.mount):
+        mount = deploy.mount_line(place)
+        if not mount["type"].startswith("fuse"):
+            continue
+        with contextlib.suppress(OSError):
+            (FUSE_CONTROL / mount["device"].split(":")[1] / "abort").write_text("1")
+
+
 def end_all(daemon):
     """After something went wrong: nothing of it lives on, known or not."""
+    abort_connections(daemon)
     daemon.cleanup()
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
