@@ -104,10 +104,10 @@ int inherit_parse(struct inherit *list, const char *text, pid_t pid)
 	return r;
 }
 
-void inherit_pass(const struct inherit *list)
+void inherit_pass(const struct inherit *list, bool pass)
 {
 	for (size_t i = 0; i < list->count; i++)
-		fcntl(list->entries[i].fd, F_SETFD, 0);
+		fcntl(list->entries[i].fd, F_SETFD, pass ? 0 : FD_CLOEXEC);
 }
 
 void inherit_done(struct inherit *list)

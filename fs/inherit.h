@@ -9,6 +9,7 @@
 
 #include "error.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -46,8 +47,8 @@ const char *inherit_format(const struct inherit *list,
  */
 int inherit_parse(struct inherit *list, const char *text, pid_t pid);
 
-/** inherit_pass() - let all survive the next execve(2) of this process */
-void inherit_pass(const struct inherit *list);
+/** inherit_pass() - whether all survive the next execve(2) of this process */
+void inherit_pass(const struct inherit *list, bool pass);
 
 /** inherit_done() - close all */
 void inherit_done(struct inherit *list);

@@ -84,16 +84,18 @@ bool process_traced(pid_t pid)
 int process_exec_supervisor(const char *program, const struct inherit *list, bool upgrade)
 {
 	char text[INHERIT_TEXT_SIZE];
-	sigset_t none;
+	int r;
 
-	inherit_pass(list);
+	inherit_pass(list, true);
 	inherit_format(list, text);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	/* The upgrade is the last argument, if at all. */
+	/* Signals stay blocked: one that comes before the new program has its signalfd
+	 * waits for that, and would end it otherwise. The upgrade is the last argument,
+	 * if at all. */
 	execl(program, "deployfsd", "--inherit", text, upgrade ? "--upgrade" : NULL,
 	      (char *)NULL);
-	return -errno;
+	r = -errno;
+	inherit_pass(list, false);
+	return r;
 }
 
 int process_supervisor(const struct shared *shared, const struct inherit *list,

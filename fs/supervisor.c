@@ -376,8 +376,8 @@ static void upgrade(struct supervisor *s)
 	if (s->finishing >= 0 || s->serving < 0)
 		return;
 	r = process_exec_supervisor(s->shared->program, &s->holdings.list, true);
-	log_error("cannot become '%s': %s", s->shared->program, strerror(-r));
-	s->exit_code = EXIT_FAILURE;
+	log_error("cannot become '%s': %s; going on as before", s->shared->program,
+		  strerror(-r));
 }
 
 /* The worker that is to be replaced is ready for that: the store is free. */
@@ -642,7 +642,7 @@ static int signals_open(void)
 	sigaddset(&set, SIGHUP);
 	sigaddset(&set, SIGUSR1);
 	sigaddset(&set, SIGUSR2);
-	sigprocmask(SIG_BLOCK, &set, NULL);
+	sigprocmask(SIG_SETMASK, &set, NULL);
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
