@@ -271,6 +271,20 @@ void holdings_publish(const struct holdings *holdings, pid_t worker)
 		log_warning("cannot write '%s': %s", path, strerror(errno));
 }
 
+static void unpublish_systemd(const char *name)
+{
+	char text[64];
+
+	snprintf(text, sizeof(text), "FDSTOREREMOVE=1\nFDNAME=%s", name);
+	sd_notify(0, text);
+}
+
+void holdings_drop(struct holdings *holdings, const char *name)
+{
+	unpublish_systemd(name);
+	inherit_drop(&holdings->list, name);
+}
+
 void holdings_end(struct holdings *holdings)
 {
 	static const char *const files[] = {"holder", "supervisor.json"};
@@ -282,11 +296,8 @@ void holdings_end(struct holdings *holdings)
 		unlink(path);
 	}
 	unlink(holdings->shared->socket);
-	for (size_t i = 0; i < holdings->list.count; i++) {
-		snprintf(path, sizeof(path), "FDSTOREREMOVE=1\nFDNAME=%s",
-			 holdings->list.entries[i].name);
-		sd_notify(0, path);
-	}
+	for (size_t i = 0; i < holdings->list.count; i++)
+		unpublish_systemd(holdings->list.entries[i].name);
 	inherit_done(&holdings->list);
 }
 

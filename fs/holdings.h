@@ -39,6 +39,9 @@ int holdings_find(const struct config *config, struct holdings *ret, struct erro
 /** holdings_publish() - tell <runtime>/holder and systemd where they are; best effort */
 void holdings_publish(const struct holdings *holdings, pid_t worker);
 
+/** holdings_drop() - close one, here and where it was published; best effort */
+void holdings_drop(struct holdings *holdings, const char *name);
+
 /** holdings_end() - after the unmount: remove what lies in the runtime directory, close
  */
 void holdings_end(struct holdings *holdings);

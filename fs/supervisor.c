@@ -362,7 +362,7 @@ static void keep(struct supervisor *s, int number)
 		atomic_store(&kept->state, KEPT_FREE);
 		return;
 	case KEPT_DROPPED:
-		inherit_drop(&s->holdings.list, name);
+		holdings_drop(&s->holdings, name);
 		atomic_store(&kept->state, KEPT_FREE);
 		return;
 	}
