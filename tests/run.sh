@@ -16,8 +16,8 @@ set -euo pipefail
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 required=(unit ctl origins commands main-job damage in-use doctor install hostile archives flips warm restart state requests
-	real-app container kills crash-sweep power-cut model)
-unmeasured=(unit ctl origins commands main-job damage in-use doctor hostile archives restart state requests)
+	real-app container kills crash-sweep power-cut model soak)
+unmeasured=(unit ctl origins commands main-job damage in-use doctor hostile archives restart state requests soak)
 suite_limit_s=900
 full_limit_s=5400
 
