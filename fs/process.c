@@ -115,7 +115,9 @@ int process_exec_supervisor(const char *program, const struct inherit *list, boo
 
 	inherit_pass(list, true);
 	inherit_format(list, text);
-	/* The upgrade is the last argument, if at all. */
+	/* Signals stay blocked: one that comes before the new program has its signalfd
+	 * waits for that, and would end it otherwise. The upgrade is the last argument,
+	 * if at all. */
 	execl(program, "deployfsd", "--inherit", text, upgrade ? "--upgrade" : NULL,
 	      (char *)NULL);
 	r = -errno;

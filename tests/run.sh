@@ -16,10 +16,10 @@ set -euo pipefail
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 required=(hostile crash-sweep ctl main-job state requests origins in-use doctor supervisor damage restart real-app container unit
-	power-cut model archives commands install flips warm kills)
-unmeasured=(hostile ctl main-job state requests origins in-use doctor supervisor damage restart unit archives commands)
+	power-cut model archives commands install flips warm kills soak)
+unmeasured=(hostile ctl main-job state requests origins in-use doctor supervisor damage restart unit archives commands soak)
 # They measure what other work on the machine would change, or empty its caches: one after the other, at the end.
-alone=(flips warm kills)
+alone=(flips warm kills soak)
 suite_limit_s=900
 full_limit_s=5400
 

@@ -61,8 +61,11 @@ class Workplace:
     def close(self):
         for daemon in self.daemons:
             daemon.cleanup()
-        if not self.failed:
+        reports = [report for daemon in self.daemons for report in daemon.sanitizer_reports()]
+        if not self.failed and not reports:
             deploy.remove_tree(self.folder)
+        # Of a process whose end no test notices, since another one takes its place.
+        assert not reports, "\n".join(reports)
 
 
 @pytest.fixture

@@ -391,6 +391,12 @@ class Daemon:
     def log_tail(self):
         return self.log_text()[-6000:]
 
+    def sanitizer_reports(self):
+        """What AddressSanitizer and UndefinedBehaviorSanitizer have said, of all processes."""
+        lines = self.log_text().splitlines()
+        return ["\n".join(lines[number:number + 40]) for number, line in enumerate(lines)
+                if "Sanitizer:" in line or ": runtime error:" in line]
+
     def write_repro(self):
         """What was run, as a script, for who looks into a failure."""
         lines = ["#!/bin/bash", f"# Run in: unshare -m; the folder {self.folder} was kept.", *self.commands]

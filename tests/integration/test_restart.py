@@ -2,6 +2,8 @@
 """After a restart, however it came about, everything is as it was, with no origin reachable."""
 import os
 import shutil
+import signal
+import threading
 
 import pytest
 
@@ -93,3 +95,22 @@ def test_a_download_that_was_killed_is_resumed_by_the_next_fetch(place):
         assert reply["job"]["result"]["resumed_bytes"] >= 1 << 20
     assert (daemon.path("big", "1.0") / "noise").read_bytes() == deploy.noise(6 << 20)
     assert daemon.leftovers() == []
+
+
+def test_signals_during_an_upgrade_do_not_end_the_supervisor(shop):
+    supervisor, stop = shop.supervisor(), threading.Event()
+
+    def nudge():
+        while not stop.is_set():
+            deploy.signal_pid(supervisor, signal.SIGUSR1)
+
+    nudging = threading.Thread(target=nudge)
+    nudging.start()
+    try:
+        for _ in range(5):
+            shop.run("daemon", "upgrade")
+    finally:
+        stop.set()
+        nudging.join()
+    assert shop.supervisor() == supervisor
+    assert shop.status()["supervisor"]["generation"] == 6
