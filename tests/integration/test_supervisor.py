@@ -1,17 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """What supervisor and worker owe each other, where one of them is late, gone or replaced."""
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
 
 import deploy
 from deploy import wait_until
+from test_requests import killed_at
 
 
 def children(pid):
-    return [int(child) for task in Path(f"/proc/{pid}/task").iterdir()
-            for child in (task / "children").read_text().split()]
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a thread that has ended
+            found += map(int, (task / "children").read_text().split())
+    return found
 
 
 def arguments(pid):
@@ -43,3 +49,53 @@ def test_a_second_deployfsd_is_refused_and_takes_nothing(place, daemon):
     code, said = finish(process)
     assert code == 0, said + daemon.log_tail()
     daemon.run("verify", "shop")
+
+
+def test_an_upgrade_that_cannot_be_executed_changes_nothing(place, monkeypatch):
+    """The program passes its check, and is gone when the supervisor is to become it."""
+    program = place.folder / "deployfsd"
+    shutil.copy(deploy.DEPLOYFSD, program)
+    monkeypatch.setattr(deploy, "DEPLOYFSD", program)
+    daemon = place.daemon().start()
+    before = daemon.processes()
+    program.unlink()
+    program.write_text("#!/bin/sh\nrm -f \"$0\"\n")
+    program.chmod(0o755)
+    assert daemon.api("POST", "/v1/daemon/upgrade").status == 202
+    wait_until(lambda: "cannot execute" in daemon.log_text(), "the supervisor has tried")
+    assert daemon.answers() and daemon.processes() == before
+
+
+def test_a_repair_is_taken_up_again(shop):
+    """As any other job: who waits for it is told its end."""
+    with killed_at(shop, ["renameat"], when=2):  # the record of its start
+        process = shop.background("repair", "shop", "1.0", "--json")
+    code, said = finish(process)
+    assert code == deploy.UNCHANGED, said
+    assert "repair is taken up again" in shop.log_text()
+
+
+def test_a_stop_is_not_forgotten_by_a_worker_that_dies(shop):
+    """It came to a worker that could not see it any more."""
+    worker, supervisor = shop.worker(), shop.process
+    os.kill(worker, signal.SIGSTOP)
+    os.kill(supervisor.pid, signal.SIGTERM)
+    os.kill(worker, signal.SIGKILL)
+    assert supervisor.wait(deploy.PATIENCE_S) == 0, shop.log_tail()
+    assert not deploy.mounts_below(shop.apps)
+
+
+def test_nothing_of_ours_is_open_in_a_job(place, daemon):
+    """A job that had /dev/fuse would keep a dead mount from being seen as dead."""
+    package = deploy.make_package(place.folder / "large.tar", {"body": deploy.noise(64 << 20)})
+    for _ in range(2):
+        generation = daemon.worker()
+        daemon.kill_worker()
+        wait_until(lambda: daemon.worker() != generation and daemon.answers(), "the next worker answers")
+    process = daemon.background("import", package, "--app", "shop", "--version", "9.0")
+    job = job_of(daemon)
+    os.kill(job, signal.SIGSTOP)
+    names = {int(fd.name): os.readlink(fd) for fd in Path(f"/proc/{job}/fd").iterdir()}
+    os.kill(job, signal.SIGCONT)
+    assert finish(process)[0] == 0
+    assert not [name for name in names.values() if "/dev/fuse" in name or "memfd" in name], names
