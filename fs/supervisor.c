@@ -142,7 +142,7 @@ static void watch(struct supervisor *s, int bank, pid_t pid)
 
 	*watched = (struct watched){
 		.pid = pid,
-		.leader = process_open_leader(pid),
+		.leader = s->shared->old_kernel ? -EINVAL : process_open_leader(pid),
 		.whole = process_open_ours(pid),
 		.started_ms = clock_monotonic_ms(),
 	};
