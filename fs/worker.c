@@ -37,7 +37,8 @@
 #include <unistd.h>
 
 #define BEAT_MS       500
-#define FINISH_MS     8000  /* for requests that are being answered */
+#define FINISH_MS     8000 /* for requests that are being answered */
+#define OWN_AGAIN_MS  5000
 #define SYSTEMD_MS    30000 /* for systemd to start the supervisor again */
 #define EXIT_CONFLICT 4
 #define ARENAS_MAX    4 /* of malloc(3): a thread a connection would make many */
@@ -60,6 +61,7 @@ struct worker {
 	atomic_int failed;   /* a negative errno: could not start */
 	atomic_bool leaving; /* asked to unmount and end, perhaps before it was ready */
 	atomic_bool ending;
+	atomic_bool not_owning; /* serves, but cannot have the store */
 };
 
 static void set_stage(struct worker *w, enum worker_stage stage)
@@ -121,6 +123,26 @@ static int begin_to_serve(struct worker *w, bool *ret_owned, struct error *err)
 	return r == 0 ? service_serve(w->service, err) : r;
 }
 
+/* Whatever keeps us from it, a disk that has become read-only say, keeps nobody from
+ * reading. But what is damaged is not served on. */
+static int own_at_last(struct worker *w, struct error *err)
+{
+	struct pollfd stop = {w->stop, POLLIN, 0};
+	int r;
+
+	while ((r = service_own(w->service, true, err)) < 0 && r != -EBADMSG) {
+		log_error(
+			"what is stored can be read, and nothing be changed: %s; trying again "
+			"every %d s",
+			err->text, OWN_AGAIN_MS / 1000);
+		atomic_store(&w->not_owning, true);
+		if (poll(&stop, 1, OWN_AGAIN_MS) > 0)
+			break;
+	}
+	atomic_store(&w->not_owning, false);
+	return r;
+}
+
 static int begin(struct worker *w, struct error *err)
 {
 	bool owned;
@@ -131,7 +153,7 @@ static int begin(struct worker *w, struct error *err)
 	set_stage(w, STAGE_SERVING);
 	wait_for_predecessor(w);
 	if (!owned)
-		r = service_own(w->service, true, err);
+		r = own_at_last(w, err);
 	if (r == 0)
 		r = service_begin(w->service, err);
 	if (r == 0)
@@ -254,7 +276,8 @@ static void leave(struct worker *w)
 {
 	struct error err = {0};
 
-	if (!atomic_load(&w->leaving) || atomic_load(&w->words->stage) != STAGE_READY)
+	if (!atomic_load(&w->leaving) || (atomic_load(&w->words->stage) != STAGE_READY &&
+					  !atomic_load(&w->not_owning)))
 		return;
 	atomic_store(&w->leaving, false);
 	if (service_leave(w->service, false, &err) == 0) {

@@ -99,3 +99,56 @@ def test_nothing_of_ours_is_open_in_a_job(place, daemon):
     os.kill(job, signal.SIGCONT)
     assert finish(process)[0] == 0
     assert not [name for name in names.values() if "/dev/fuse" in name or "memfd" in name], names
+
+
+def test_a_version_is_removed_where_names_cannot_expire(place, monkeypatch):
+    """As on Linux 6.1, which Debian 12 has."""
+    monkeypatch.setenv("DEPLOYFS_TEST_NO_RESEND", "1")
+    for version in ("1.0", "1.1"):
+        place.origin.publish("shop", version, deploy.small_app(version))
+    daemon = place.daemon().start()
+    for version in ("1.0", "1.1"):
+        daemon.run("fetch", "shop", version)
+    daemon.run("flip", "shop", "1.1")
+    packs = daemon.packs()
+    with open(daemon.path("shop", "1.0") / "VERSION") as held:
+        assert daemon.json("remove", "shop", "1.0")["state"] == "removing"
+        assert sorted(os.listdir(daemon.apps / "shop")) == ["1.1", "current"]
+        assert not daemon.path("shop", "1.0").exists()
+        assert held.read() == "1.0\n"
+    daemon.run("gc")
+    assert len(daemon.packs()) < len(packs)
+
+
+def test_reads_go_on_where_the_store_cannot_be_owned(shop):
+    """What a worker needs to change things is not there: it serves, and tries again."""
+    (shop.store / "tmp").rmdir()
+    (shop.store / "tmp").touch()
+    shop.kill_worker()
+    wait_until(lambda: "nothing be changed" in shop.log_text(), "the worker has tried")
+    worker = shop.worker()
+    for version in ("1.0", "1.1", "1.2"):
+        assert shop.read("shop", version) == version
+    (shop.store / "tmp").unlink()
+    shop.recover()
+    shop.run("flip", "shop", "1.0")
+    assert shop.worker() == worker and shop.status()["supervisor"]["restarts"] == 1
+
+
+def test_who_serves_without_the_store_can_be_stopped(shop):
+    (shop.store / "tmp").rmdir()
+    (shop.store / "tmp").touch()
+    shop.kill_worker()
+    wait_until(lambda: "nothing be changed" in shop.log_text(), "the worker has tried")
+    shop.stop()
+    assert not deploy.mounts_below(shop.apps)
+
+
+def test_a_runtime_directory_of_somebody_else_is_refused(place):
+    daemon = place.daemon()
+    daemon.runtime.mkdir(mode=0o777)
+    daemon.runtime.chmod(0o777)
+    done = subprocess.run([deploy.DEPLOYFSD, "--config", daemon.config], capture_output=True, text=True,
+                          timeout=deploy.PATIENCE_S)
+    assert done.returncode == 1 and "others than root can write" in done.stderr, done.stderr
+    assert not deploy.mounts_below(daemon.mount)
