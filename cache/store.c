@@ -93,15 +93,22 @@ static int take_lock(struct store *store, bool wait, struct error *err)
 	if (store->lock_fd < 0)
 		return error_set(err, -errno, "cannot open '%s': %s", path,
 				 strerror(errno));
-	if (flock(store->lock_fd, LOCK_EX | (wait ? 0 : LOCK_NB)) < 0) {
+	if (flock(store->lock_fd, LOCK_EX | LOCK_NB) < 0) {
 		ssize_t n = pread(store->lock_fd, pid, sizeof(pid) - 1, 0);
 
 		pid[n > 0 ? strcspn(pid, "\n") : 0] = '\0';
-		return error_set(
-			err, -EBUSY,
-			"another deployfsd (pid %s) has the store '%s': stop it, or "
-			"set another 'store'",
-			*pid ? pid : "unknown", store->path);
+		if (!wait)
+			return error_set(
+				err, -EBUSY,
+				"another deployfsd (pid %s) has the store '%s': stop it, or "
+				"set another 'store'",
+				*pid ? pid : "unknown", store->path);
+		log_info("waiting until pid %s lets go of the store '%s'",
+			 *pid ? pid : "unknown", store->path);
+		while (flock(store->lock_fd, LOCK_EX) < 0)
+			if (errno != EINTR)
+				return error_set(err, -errno, "cannot lock '%s': %s",
+						 path, strerror(errno));
 	}
 	snprintf(pid, sizeof(pid), "%d\n", (int)getpid());
 	/* Written before it is cut: its block must not be given away on a full disk. */
@@ -291,12 +298,22 @@ int store_open(const char *path, enum store_mode mode, struct store **ret,
 int store_own(struct store *store, bool wait, struct error *err)
 {
 	char text[4096];
-	int r = prepare(store, wait, err);
+	int r;
 
+	if (store->index)
+		return 0;
+	r = prepare(store, wait, err);
 	if (r == 0)
 		r = index_open(store_path(store, "index.db", text), true, &store->index,
 			       err);
-	return r == 0 ? settle(store, err) : r;
+	if (r == 0)
+		r = settle(store, err);
+	if (r < 0) {
+		index_close(store->index);
+		store->index = NULL;
+		fd_close(&store->lock_fd);
+	}
+	return r;
 }
 
 void store_release(struct store *store)

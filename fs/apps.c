@@ -515,7 +515,7 @@ static bool resend(struct apps *apps)
 {
 	struct fuse_out_header notice = {.len = sizeof(notice), .error = NOTIFY_RESEND};
 
-	return !apps->place.shared->no_resend &&
+	return !apps->place.shared->old_kernel &&
 	       write(apps->mount->fd, &notice, sizeof(notice)) == sizeof(notice);
 }
 
@@ -676,6 +676,18 @@ static void forget_name(struct apps *apps, uint64_t dir, const char *name)
 	fuse_lowlevel_notify_inval_inode(apps->session, dir, 0, 0);
 }
 
+/* Of a directory that may be in use: inval_entry would detach what is mounted below it.
+ * Linux before 6.2 has nothing else. There who works in a removed version gets ENOENT
+ * from getcwd(3); that nothing is mounted in it our callers have seen. */
+static void expire_name(struct apps *apps, uint64_t dir, const char *name)
+{
+	if (apps->place.shared->old_kernel ||
+	    fuse_lowlevel_notify_expire_entry(apps->session, dir, name, strlen(name)) ==
+		    -ENOSYS)
+		fuse_lowlevel_notify_inval_entry(apps->session, dir, name, strlen(name));
+	fuse_lowlevel_notify_inval_inode(apps->session, dir, 0, 0);
+}
+
 void apps_notify(struct apps *apps, const struct change *change)
 {
 	switch (change->kind) {
@@ -691,11 +703,7 @@ void apps_notify(struct apps *apps, const struct change *change)
 		forget_name(apps, VIEW_STATUS, change->name);
 		break;
 	case CHANGE_VERSION_GONE:
-		/* Not inval_entry: that would detach what is mounted below a directory in
-		 * use. */
-		fuse_lowlevel_notify_expire_entry(apps->session, change->app_node,
-						  change->name, strlen(change->name));
-		fuse_lowlevel_notify_inval_inode(apps->session, change->app_node, 0, 0);
+		expire_name(apps, change->app_node, change->name);
 		break;
 	}
 }

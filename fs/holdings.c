@@ -70,19 +70,33 @@ static void settings_fill(struct shared *shared, const struct config *config, bo
 	snprintf(shared->runtime, sizeof(shared->runtime), "%s", config->runtime);
 	snprintf(shared->socket, sizeof(shared->socket), "%s", config->socket);
 	shared->debug = debug;
-	/* For the tests: behave as on a kernel before 6.9. */
-	shared->no_resend = getenv("DEPLOYFS_TEST_NO_RESEND") != NULL;
+	shared->old_kernel = getenv("DEPLOYFS_TEST_NO_RESEND") != NULL;
+}
+
+/* What lies there is believed: 'holder' names the process that we take descriptors from.
+ */
+static int runtime_make(const char *runtime, struct error *err)
+{
+	struct stat st;
+	int r = dir_make(runtime, 0755);
+
+	if (r < 0 || stat(runtime, &st) < 0)
+		return error_set(err, r < 0 ? r : -errno, "cannot make '%s': %s", runtime,
+				 strerror(r < 0 ? -r : errno));
+	if (st.st_uid != geteuid() || st.st_mode & 022)
+		return error_set(
+			err, -EPERM,
+			"others than root can write into '%s': 'chown root' and 'chmod "
+			"755' it, or set another 'runtime'",
+			runtime);
+	return 0;
 }
 
 static int socket_add(struct holdings *holdings, const struct config *config,
 		      struct error *err)
 {
-	int fd, r = dir_make(config->runtime, 0755);
+	int fd = api_socket_make(config->socket, err);
 
-	if (r < 0)
-		return error_set(err, r, "cannot make '%s': %s", config->runtime,
-				 strerror(-r));
-	fd = api_socket_make(config->socket, err);
 	if (fd < 0)
 		return fd;
 	return inherit_add(&holdings->list, "api", fd);
@@ -234,8 +248,10 @@ static int from_worker(const struct config *config, struct holdings *ret,
 
 int holdings_find(const struct config *config, struct holdings *ret, struct error *err)
 {
-	int r = from_systemd(ret);
+	int r = runtime_make(config->runtime, err);
 
+	if (r == 0)
+		r = from_systemd(ret);
 	return r ? r : from_worker(config, ret, err);
 }
 

@@ -20,7 +20,9 @@ struct holdings {
 };
 
 /**
- * holdings_make() - mount, read the kernel's FUSE_INIT, make the socket: a first start
+ * holdings_make() - after holdings_find() has found nothing: mount, read the kernel's
+ * FUSE_INIT, make the socket: a first start
+ *
  * Return: 0; -EBUSY somebody is mounted there or listens; what mount(2) gives. On failure
  * nothing stays.
  */
@@ -32,7 +34,8 @@ int holdings_inherit(const char *text, struct holdings *ret, struct error *err);
 
 /**
  * holdings_find() - from systemd's FDSTORE, or from a worker whose supervisor is gone
- * Return: 1 found; 0 there is nothing to take over; -EBUSY another supervisor lives.
+ * Makes the runtime directory. Return: 1 found; 0 there is nothing to take over; -EBUSY
+ * another supervisor lives; -EPERM others can write into the runtime directory.
  */
 int holdings_find(const struct config *config, struct holdings *ret, struct error *err);
 

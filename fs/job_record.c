@@ -185,10 +185,11 @@ static bool order_valid(const struct job_order *order)
 	unsigned char sum[SHA256_SIZE];
 
 	return (!strcmp(order->kind, "fetch") || !strcmp(order->kind, "import") ||
-		!strcmp(order->kind, "verify")) &&
+		!strcmp(order->kind, "verify") || !strcmp(order->kind, "repair")) &&
 	       name_valid(order->app) &&
 	       (!order->version || name_valid(order->version)) &&
-	       (order->version || strcmp(order->kind, "import")) &&
+	       (order->version ||
+		(strcmp(order->kind, "import") && strcmp(order->kind, "repair"))) &&
 	       (!order->sha256 ||
 		sha256_parse(order->sha256, strlen(order->sha256), sum));
 }

@@ -111,7 +111,7 @@ struct shared {
 	char program[PATH_MAX]; /* what an upgrade executes */
 	char config[PATH_MAX];  /* "": the default, which may be missing */
 	char runtime[PATH_MAX], socket[PATH_MAX], base[PATH_MAX];
-	bool debug, no_resend;
+	bool debug, old_kernel; /* for tests: do as on Linux 6.1, which Debian 12 has */
 	struct shared_session sessions[SHARED_SESSIONS];
 
 	/* Written by the supervisor. */

@@ -73,12 +73,13 @@ struct supervisor {
 	int finishing; /* bank of the one that is being replaced; -1: none */
 	bool first;    /* no worker has been ready yet */
 	bool ready_told;
+	int end_signal;        /* that asked us to end, until a worker refuses; 0: none */
 	bool leave_if_refused; /* systemd waits for our end, whatever the worker says */
 	uint64_t start_at_ms;  /* a worker is to be started then; 0: none is */
 	enum worker_reason start_reason;
 	uint64_t deaths[DEATHS_MAX];
 	unsigned death_next;
-	uint64_t pause_ms, hang_ms, busy_ms;
+	uint64_t pause_ms, busy_ms;
 	uint64_t tick_ms; /* of the last one */
 	int signals;
 	int exit_code; /* -1: go on */
@@ -156,7 +157,7 @@ static void watch_canaries(struct supervisor *s)
 		struct watched *watched = &s->watched[bank];
 
 		if (watched->pid && !watched->dying && watched->canary < 0 &&
-		    !s->shared->no_resend)
+		    !s->shared->old_kernel)
 			watched->canary = process_open_thread(
 				atomic_load(&words_of(s, bank)->canary));
 	}
@@ -167,6 +168,13 @@ static void unwatch(struct watched *watched)
 	fd_close(&watched->canary);
 	fd_close(&watched->whole);
 	*watched = (struct watched){.canary = -1, .whole = -1};
+}
+
+/* By its pidfd: the number of one that we have not started may be another process's. */
+static void signal_worker(struct supervisor *s, int bank, int number)
+{
+	if (bank >= 0 && s->watched[bank].whole >= 0)
+		syscall(SYS_pidfd_send_signal, s->watched[bank].whole, number, NULL, 0);
 }
 
 /* In the child: nothing of the supervisor's is left but what it holds. */
@@ -293,17 +301,13 @@ static void start_worker(struct supervisor *s)
 	}
 	atomic_store(&words_of(s, bank)->pid, pid);
 	watch(s, bank, pid);
+	/* Its predecessor may have died, or been replaced, before it could. */
+	if (s->end_signal)
+		signal_worker(s, bank, s->end_signal);
 	s->serving = bank;
 	atomic_store(&s->shared->bank, (uint32_t)bank);
 	holdings_publish(&s->holdings, pid);
 	tell_file(s);
-}
-
-/* By its pidfd: the number of one that we have not started may be another process's. */
-static void signal_worker(struct supervisor *s, int bank, int number)
-{
-	if (bank >= 0 && s->watched[bank].whole >= 0)
-		syscall(SYS_pidfd_send_signal, s->watched[bank].whole, number, NULL, 0);
 }
 
 /* Have who serves look at the words. */
@@ -444,9 +448,10 @@ static void upgrade(struct supervisor *s)
 {
 	int r;
 
-	atomic_fetch_and(&s->shared->wishes, ~(uint32_t)WISH_UPGRADE);
+	/* Not now: the tick looks again. */
 	if (s->finishing >= 0 || s->serving < 0)
 		return;
+	atomic_fetch_and(&s->shared->wishes, ~(uint32_t)WISH_UPGRADE);
 	r = process_exec_supervisor(s->shared->program, &s->holdings.list, true);
 	log_error("no upgrade: cannot execute '%s': %s; install it again",
 		  s->shared->program, strerror(-r));
@@ -498,9 +503,11 @@ static void listen_to(struct supervisor *s)
 		give_order(s, s->finishing, ORDER_QUIT, QUIT_MS);
 	if (atomic_load(&s->shared->wishes) & WISH_UPGRADE)
 		upgrade(s);
-	if (atomic_fetch_and(&s->shared->wishes, ~(uint32_t)WISH_STAY) & WISH_STAY &&
-	    s->leave_if_refused)
-		leave(s);
+	if (atomic_fetch_and(&s->shared->wishes, ~(uint32_t)WISH_STAY) & WISH_STAY) {
+		s->end_signal = 0;
+		if (s->leave_if_refused)
+			leave(s);
+	}
 }
 
 /* The worker unmounts, where nobody uses the mount. Where somebody does, systemd would
@@ -512,6 +519,7 @@ static void terminate(struct supervisor *s, int number)
 	s->leave_if_refused = getenv("NOTIFY_SOCKET") != NULL;
 	atomic_fetch_and(&s->shared->wishes, ~(uint32_t)WISH_STAY);
 	if (s->serving >= 0) {
+		s->end_signal = number;
 		signal_worker(s, s->serving, number);
 		return;
 	}
@@ -567,11 +575,12 @@ static bool is_hung(const struct supervisor *s, int bank, uint64_t now_ms)
 		return false;
 	if (watched->deadline_ms)
 		return now_ms > watched->deadline_ms;
-	return now_ms > beat_ms + s->hang_ms || is_busy_too_long(s, bank, now_ms);
+	return now_ms > beat_ms + HANG_MS || is_busy_too_long(s, bank, now_ms);
 }
 
-/* A disk that hangs makes a worker look as if it did: killing it again and again would
- * not help, so each time it gets longer. */
+/* A disk that hangs makes a serving thread look as if it did: killing its worker again
+ * and again would not help, so each time it gets longer. The heartbeat's thread never
+ * touches a disk: there nothing is longer. */
 static void hang_handle(struct supervisor *s, int bank)
 {
 	struct watched *watched = &s->watched[bank];
@@ -603,6 +612,7 @@ static void tick(struct supervisor *s)
 	}
 	if (now_ms >= s->tick_ms + TICK_MS) {
 		s->tick_ms = now_ms;
+		listen_to(s);
 		sd_notify(0, "WATCHDOG=1");
 	}
 }
@@ -678,8 +688,12 @@ static void take_over(struct supervisor *s)
 		pid_t pid = atomic_load(&words_of(s, bank)->pid);
 
 		/* Taken for a worker that our predecessor did not come to start. */
-		if (!pid && atomic_load(&s->shared->banks[bank].state) == BANK_USED)
+		if (!pid && atomic_load(&s->shared->banks[bank].state) == BANK_USED) {
 			atomic_store(&s->shared->banks[bank].state, BANK_DEAD);
+			/* It ends when it finds this, see is_wanted(), or was here
+			 * before. */
+			pid = atomic_load(&words_of(s, bank)->pid);
+		}
 		if (!pid)
 			continue;
 		watch(s, bank, pid);
@@ -690,6 +704,7 @@ static void take_over(struct supervisor *s)
 			atomic_store(&s->shared->banks[bank].state, BANK_DEAD);
 			continue;
 		}
+		atomic_store(&s->shared->banks[bank].state, BANK_USED);
 		if ((uint32_t)bank == atomic_load(&s->shared->bank))
 			s->serving = bank;
 		else
@@ -756,7 +771,6 @@ int supervisor_run(struct holdings *holdings, struct config *config,
 		.serving = -1,
 		.ended = -1,
 		.finishing = -1,
-		.hang_ms = HANG_MS,
 		.busy_ms = BUSY_MS,
 		.signals = signals_open(),
 		.exit_code = -1,

@@ -37,7 +37,8 @@
 #include <unistd.h>
 
 #define BEAT_MS       500
-#define FINISH_MS     8000  /* for requests that are being answered */
+#define FINISH_MS     8000 /* for requests that are being answered */
+#define OWN_AGAIN_MS  5000
 #define SYSTEMD_MS    30000 /* for systemd to start the supervisor again */
 #define EXIT_CONFLICT 4
 #define ARENAS_MAX    4 /* of malloc(3): a thread a connection would make many */
@@ -52,12 +53,15 @@ struct worker {
 	int signals, stop, supervisor_fd;
 	pid_t supervisor;
 	uint64_t alone_ms; /* since when there is no supervisor; 0: there is one */
-	pthread_t beginner, finisher;
+	pthread_t beginner, errands, finisher;
 	bool finishing; /* the finisher was started */
 	struct keeper keeper;
-	sem_t looked;      /* posted whenever the supervisor has said something */
-	atomic_int failed; /* a negative errno: could not start */
-	bool leaving;      /* asked to unmount and end before it was ready */
+	sem_t looked;        /* posted whenever the supervisor has said something */
+	sem_t errand;        /* the same, for the thread that does what may take time */
+	atomic_int failed;   /* a negative errno: could not start */
+	atomic_bool leaving; /* asked to unmount and end, perhaps before it was ready */
+	atomic_bool ending;
+	atomic_bool not_owning; /* serves, but cannot have the store */
 };
 
 static void set_stage(struct worker *w, enum worker_stage stage)
@@ -119,6 +123,26 @@ static int begin_to_serve(struct worker *w, bool *ret_owned, struct error *err)
 	return r == 0 ? service_serve(w->service, err) : r;
 }
 
+/* Whatever keeps us from it, a disk that has become read-only say, keeps nobody from
+ * reading. But what is damaged is not served on. */
+static int own_at_last(struct worker *w, struct error *err)
+{
+	struct pollfd stop = {w->stop, POLLIN, 0};
+	int r;
+
+	while ((r = service_own(w->service, true, err)) < 0 && r != -EBADMSG) {
+		log_error(
+			"what is stored can be read, and nothing be changed: %s; trying again "
+			"every %d s",
+			err->text, OWN_AGAIN_MS / 1000);
+		atomic_store(&w->not_owning, true);
+		if (poll(&stop, 1, OWN_AGAIN_MS) > 0)
+			break;
+	}
+	atomic_store(&w->not_owning, false);
+	return r;
+}
+
 static int begin(struct worker *w, struct error *err)
 {
 	bool owned;
@@ -129,7 +153,7 @@ static int begin(struct worker *w, struct error *err)
 	set_stage(w, STAGE_SERVING);
 	wait_for_predecessor(w);
 	if (!owned)
-		r = service_own(w->service, true, err);
+		r = own_at_last(w, err);
 	if (r == 0)
 		r = service_begin(w->service, err);
 	if (r == 0)
@@ -222,8 +246,7 @@ static bool listen_to(struct worker *w)
 
 	supervisor_watch(w);
 	sem_post(&w->looked);
-	if (w->service)
-		service_recover(w->service);
+	sem_post(&w->errand);
 	if (order == ORDER_FINISH)
 		finish(w);
 	return order == ORDER_QUIT;
@@ -262,25 +285,43 @@ static bool signal_handle(struct worker *w)
 		upgrade_later(w);
 		return false;
 	default:
-		w->leaving = true;
+		atomic_store(&w->leaving, true);
+		sem_post(&w->errand);
 		return false;
 	}
 }
 
-/* Unmount, now that we can look at who uses the mount. True: done. */
-static bool leave(struct worker *w)
+/* Unmount, now that we can look at who uses the mount. */
+static void leave(struct worker *w)
 {
 	struct error err = {0};
 
-	if (!w->leaving || atomic_load(&w->words->stage) != STAGE_READY)
-		return false;
-	w->leaving = false;
-	if (service_leave(w->service, false, &err) == 0)
-		return true;
+	if (!atomic_load(&w->leaving) || (atomic_load(&w->words->stage) != STAGE_READY &&
+					  !atomic_load(&w->not_owning)))
+		return;
+	atomic_store(&w->leaving, false);
+	if (service_leave(w->service, false, &err) == 0) {
+		eventfd_write(w->stop, 1);
+		return;
+	}
 	log_error("not ending: %s", err.text);
 	atomic_fetch_or(&w->shared->wishes, WISH_STAY);
 	process_signal(atomic_load(&w->shared->supervisor), SIGUSR1);
-	return false;
+}
+
+/* What a predecessor left in its slots is read from a disk that may be slow, and who uses
+ * the mount is looked for in all of /proc: both may take longer than a heartbeat. */
+static void *errands_main(void *context)
+{
+	struct worker *w = context;
+
+	while (!atomic_load(&w->ending)) {
+		if (sem_wait(&w->errand) < 0)
+			continue;
+		service_recover(w->service);
+		leave(w);
+	}
+	return NULL;
 }
 
 /* The supervisor is gone. Under systemd that starts it again; otherwise we do. One that
@@ -320,8 +361,6 @@ static void loop(struct worker *w)
 		if (fds[1].revents)
 			return;
 		if (fds[0].revents && signal_handle(w))
-			return;
-		if (leave(w))
 			return;
 		supervisor_watch(w);
 		if (w->supervisor_fd < 0 || fds[2].revents)
@@ -366,7 +405,8 @@ static int run(struct worker *w)
 		return -ENOMEM;
 	}
 	canary_start(w);
-	if (pthread_create(&w->beginner, NULL, beginner_main, w)) {
+	if (pthread_create(&w->errands, NULL, errands_main, w) ||
+	    pthread_create(&w->beginner, NULL, beginner_main, w)) {
 		log_error("cannot start: cannot start a thread");
 		return -EAGAIN;
 	}
@@ -377,6 +417,14 @@ static int run(struct worker *w)
 static int exit_code(int r)
 {
 	return r == -EBUSY ? EXIT_CONFLICT : EXIT_FAILURE;
+}
+
+/* A supervisor that came after ours had died may have taken us for one that was never
+ * started: it starts another, and two would contradict each other. It looks for our
+ * number once more after it has said so. */
+static bool is_wanted(const struct worker *w)
+{
+	return atomic_load(&w->shared->banks[w->start->bank].state) == BANK_USED;
 }
 
 int worker_main(const struct worker_start *start)
@@ -394,8 +442,13 @@ int worker_main(const struct worker_start *start)
 	prctl(PR_SET_NAME, "deployfs-worker");
 	mallopt(M_ARENA_MAX, ARENAS_MAX);
 	sem_init(&w.looked, 0, 0);
+	sem_init(&w.errand, 0, 0);
 	atomic_store(&w.words->beat_ms, clock_monotonic_ms());
 	atomic_store(&w.words->pid, getpid());
+	if (!is_wanted(&w)) {
+		atomic_store(&w.words->pid, 0);
+		return EXIT_SUCCESS;
+	}
 	supervisor_watch(&w);
 	r = config_read(&w);
 	if (r == 0)
@@ -405,6 +458,9 @@ int worker_main(const struct worker_start *start)
 		 * too. */
 		_exit(exit_code(r));
 	}
+	atomic_store(&w.ending, true);
+	sem_post(&w.errand);
+	pthread_join(w.errands, NULL);
 	pthread_join(w.beginner, NULL);
 	if (w.finishing)
 		pthread_join(w.finisher, NULL);
