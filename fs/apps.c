@@ -21,6 +21,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <fuse_lowlevel.h>
 #include <limits.h>
 #include <linux/fuse.h>
@@ -31,6 +32,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -440,8 +442,8 @@ static void process(struct apps *apps, struct fuse_buf *request)
 }
 
 /* A slot is empty while the length in its header is 0. The kernel writes the header
- * first, and a thread that is killed in the middle of read(2) ends only behind it: what
- * has a length is whole. */
+ * first, and a thread that is killed in the middle of read(2) ends only behind it: once
+ * the thread is gone, what has a length is whole. */
 static void slot_clear(void *slot)
 {
 	((struct fuse_in_header *)slot)->len = 0;
@@ -519,13 +521,17 @@ static bool resend(struct apps *apps)
 	       write(apps->mount->fd, &notice, sizeof(notice)) == sizeof(notice);
 }
 
-static void slot_recover(struct apps *apps, unsigned bank, unsigned number, bool clear)
+/* @dead: no thread of its worker is left. Until then one that was killed may still be
+ * inside read(2): what is there is whole only if it had come back from it. */
+static void slot_recover(struct apps *apps, unsigned bank, unsigned number, bool dead)
 {
-	struct fuse_in_header *slot =
-		shared_slot(apps->place.shared, apps->place.session, bank, number);
+	struct shared *shared = apps->place.shared;
+	unsigned session = apps->place.session;
+	struct fuse_in_header *slot = shared_slot(shared, session, bank, number);
 	struct fuse_buf request = {.size = slot->len};
 
-	if (request.size < sizeof(*slot) || request.size > SHARED_SLOT_SIZE)
+	if (request.size < sizeof(*slot) || request.size > SHARED_SLOT_SIZE ||
+	    (!dead && !atomic_load(&shared->banks[bank].busy_ms[session][number])))
 		return;
 	request.mem = malloc(request.size);
 	if (!request.mem)
@@ -533,7 +539,7 @@ static void slot_recover(struct apps *apps, unsigned bank, unsigned number, bool
 	memcpy(request.mem, slot, request.size);
 	process(apps, &request);
 	free(request.mem);
-	if (clear)
+	if (dead)
 		slot_clear(slot);
 }
 
@@ -651,6 +657,24 @@ int apps_start(const struct mount *mount, struct view *view,
 	mount_read_ahead(mount, READ_AHEAD);
 	*ret = apps;
 	return 0;
+}
+
+void apps_teach(struct apps *apps)
+{
+	char path[PATH_MAX];
+	int status;
+	pid_t pid;
+
+	snprintf(path, sizeof(path), "%s/.deployfs/version", apps->mount->apps);
+	pid = fork();
+	if (pid == 0) {
+		/* Without /dev/fuse: waiting for ourselves it must not keep it open. */
+		close_range(3, ~0U, 0);
+		close(open(path, O_RDONLY | O_CLOEXEC));
+		_exit(0);
+	}
+	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
 }
 
 void apps_stop(struct apps *apps)

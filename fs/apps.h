@@ -63,6 +63,14 @@ int apps_start(const struct mount *mount, struct view *view,
  */
 void apps_recover(struct apps *apps);
 
+/**
+ * apps_teach() - have the kernel learn what it need not ask
+ * It asks at the first open, read-only as we are even at the first close, and remembers
+ * ENOSYS for the rest of the connection. Until then a close waits for a worker, which may
+ * be held back just then. Waits for the answers.
+ */
+void apps_teach(struct apps *apps);
+
 /** apps_stop() - let the threads finish what they have received, and free. NULL is
  * allowed. */
 void apps_stop(struct apps *apps);

@@ -6,6 +6,7 @@
 #include "holders.h"
 #include "log.h"
 #include "mountinfo.h"
+#include "procfs.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -151,18 +152,47 @@ static int probe(const char *path)
 	return r;
 }
 
+static void find_server(void *context, pid_t pid)
+{
+	bool *found = context;
+	char name[PROCESS_NAME_SIZE];
+
+	*found |= !strncmp(process_name(pid, name), "deployfs", strlen("deployfs")) &&
+		  process_state(pid) != 'Z';
+}
+
+/* A worker that was killed with its supervisor while it walked in its own mount waits for
+ * an answer that nobody will give, and keeps the connection open. Only while no other
+ * deployfsd runs here can we know that it is that. */
+static int abort_orphan(const char *path, struct error *err)
+{
+	bool found = false;
+
+	process_each(find_server, &found);
+	if (found)
+		return error_set(
+			err, -EBUSY,
+			"a deployfs is mounted at '%s' whose daemon hangs: end that daemon "
+			"first; 'deployctl doctor' names it",
+			path);
+	log_warning("aborting the connection of '%s', which nobody serves any more",
+		    path);
+	umount2(path, MNT_FORCE);
+	return 0;
+}
+
 /* A mount of an earlier run: dead ones go, living ones are somebody's. */
 static int clear_old(const char *path, struct error *err)
 {
 	for (struct point point = point_of(path); point.found; point = point_of(path)) {
 		int r = strcmp(point.type, TYPE) ? 0 : probe(path);
 
-		if (r == -ETIMEDOUT)
-			return error_set(
-				err, -EBUSY,
-				"a deployfs is mounted at '%s' whose daemon hangs: end "
-				"that daemon first",
-				path);
+		if (r == -ETIMEDOUT) {
+			r = abort_orphan(path, err);
+			if (r < 0)
+				return r;
+			continue;
+		}
 		if (r != -ENOTCONN)
 			return error_set(
 				err, -EBUSY,

@@ -471,6 +471,11 @@ int service_begin(struct service *s, struct error *err)
 		r = scrubber_start(s, &s->scrubber, err);
 	if (r == 0)
 		service_space(s, &space, NULL);
+	/* Once a connection. */
+	if (r == 0 && !atomic_load(&s->place.shared->taught)) {
+		apps_teach(s->apps);
+		atomic_store(&s->place.shared->taught, true);
+	}
 	return r;
 }
 

@@ -24,7 +24,7 @@
 #include <sys/types.h>
 
 #define SHARED_LAYOUT \
-	2 /* of struct shared: a binary with another one is not taken over */
+	3 /* of struct shared: a binary with another one is not taken over */
 #define SHARED_SESSIONS 4
 #define SHARED_BANKS    8
 #define SHARED_SLOTS    4
@@ -128,8 +128,8 @@ struct shared {
 	_Atomic uint32_t wishes;
 	_Atomic bool ended;    /* unmounted: the supervisor ends too */
 	_Atomic int exit_code; /* of a first worker that could not start */
-	_Atomic uint32_t
-		changing; /* changes between their commit and their notification */
+	_Atomic bool taught;   /* the kernel knows what it need not ask: apps_teach() */
+	_Atomic uint32_t changing; /* changes between commit and notification */
 	struct shared_worker workers[SHARED_BANKS];
 	struct shared_bank banks[SHARED_BANKS];
 	struct shared_kept kept[SHARED_KEPT];

@@ -39,7 +39,7 @@
 #include <unistd.h>
 
 #define TICK_MS        500
-#define LEADER_LOOK_MS 50    /* where the kernel cannot tell us */
+#define LEADER_LOOK_MS 20    /* where the kernel cannot tell us */
 #define WHOLE_MS       10    /* for the rest of a worker of which a thread has ended */
 #define HANG_MS        2000  /* without a heartbeat */
 #define BUSY_MS        15000 /* one request: disks may be slow */
