@@ -18,6 +18,7 @@
 #include "clock.h"
 #include "holders.h"
 #include "log.h"
+#include "own_lookup.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -736,11 +737,10 @@ void apps_notify(struct apps *apps, const struct change *change)
 static bool is_missed(const struct apps *apps, const struct change *change)
 {
 	char path[PATH_MAX];
-	struct stat st;
 
 	snprintf(path, sizeof(path), "%s/%s/%s", apps->mount->apps, change->app,
 		 change->name);
-	return lstat(path, &st) < 0;
+	return own_lookup(path) < 0;
 }
 
 void apps_notify_again(struct apps *apps, const struct change *change)
@@ -782,7 +782,6 @@ int apps_held(struct apps *apps, const struct change *change)
 {
 	struct children children = {apps, change->node};
 	char path[PATH_MAX];
-	struct stat st;
 
 	/* What is mounted inside a bind of it would be detached by what follows. */
 	if (holders_inside(apps->mount->device, change->app, change->name))
@@ -792,7 +791,7 @@ int apps_held(struct apps *apps, const struct change *change)
 	 * it. */
 	snprintf(path, sizeof(path), "%s/%s/%s", apps->mount->apps, change->app,
 		 change->name);
-	if (lstat(path, &st) == 0)
+	if (own_lookup(path) != -ENOENT)
 		return 1;
 	view_list(apps->view, change->node, 0, false, forget_child, &children);
 	return fuse_lowlevel_notify_inval_inode(apps->session, change->node, -1, 0) !=

@@ -10,8 +10,9 @@ there are none but SQLite's wal-index, which is made again. The order of calls o
 from run to run, by one or two places.
 
 A sample of the points runs by default, all of them with tests/run.sh --full. DEPLOYFS_SEED chooses the sample,
-DEPLOYFS_SAMPLE its size for each change, DEPLOYFS_POINT='fetch worker EIO 29 restart' one point.
+DEPLOYFS_SAMPLE its size for each change, DEPLOYFS_POINT='fetch worker EIO 29 restart' one point, or a pattern.
 """
+import fnmatch
 import os
 import random
 import time
@@ -139,7 +140,7 @@ def test_a_fault_leaves_the_old_or_the_new(sweep, name):
     points = sweep.points(change)
     chosen = os.environ.get("DEPLOYFS_POINT")
     if chosen:
-        points = [point for point in points if str(point) == chosen]
+        points = [point for point in points if fnmatch.fnmatchcase(str(point), chosen)]
     else:
         points = random.Random(f"{SEED} {name}").sample(points, SAMPLE)
     check_all_went_well(sweep.run(change, points))
