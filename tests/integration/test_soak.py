@@ -33,7 +33,6 @@ STEADY = ("1.0", "1.1", "1.2")           # of 'kills': what is read and flipped,
 KEPT = ("2.8", "2.9")                    # of 'churn': what its channel rests on
 FETCHED = ("2.0", "2.1", "2.2", "2.3")   # of 'churn': come and go
 IMPORTED = ("3.0", "3.1")                # likewise
-ROUND = len(FETCHED)                     # after which the same things happen again
 
 SANITIZED = b"__asan_init" in deploy.DEPLOYFSD.read_bytes()  # then memory says nothing
 RECORDS = 100 + 8  # of jobs: the last that ended, and what runs
@@ -222,9 +221,9 @@ class Soak:
             self.done += hand.done
         self.rest()
 
-    def rounds(self, count):
+    def warm_up(self):
         """Work one after the other, until what is done has been done before; returns the daemon at rest."""
-        for steps, number in ((self.flips(), 12), (self.churn(), 9 * count * ROUND)):
+        for steps, number in ((self.flips(), 12), (self.churn(), 8 * len(FETCHED))):
             for _, step in itertools.islice(steps, number):
                 step()
         self.rest()
@@ -339,7 +338,7 @@ def test_what_was_taken_is_given_back(place, seconds):
 
     soak = Soak(daemon, packages, random.Random(SEED))
     with reading(daemon) as counts:
-        start = soak.rounds(2)
+        start = soak.warm_up()
         soak.phase(seconds * 0.3, soak.deaths())
         storm = soak.settled(start)
         soak.phase(seconds * 0.1, soak.worker_deaths())
