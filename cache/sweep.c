@@ -340,9 +340,7 @@ int store_sweep(struct store *store, uint64_t *ret_freed, struct error *err)
 
 	for (size_t i = 0; r == 0 && i < sweep.count; i++)
 		dirty |= sweep.ghosts[i].dirty;
-	if (!dirty)
-		sweep.count = 0;
-	for (size_t i = 0; r == 0 && i < sweep.count; i++)
+	for (size_t i = 0; r == 0 && dirty && i < sweep.count; i++)
 		r = ghost_sweep(&sweep, i, &freed, err);
 	if (ret_freed)
 		*ret_freed = freed;

@@ -6,6 +6,7 @@ import http.client
 import io
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -395,7 +396,7 @@ class Daemon:
         """What AddressSanitizer and UndefinedBehaviorSanitizer have said, of all processes."""
         lines = self.log_text().splitlines()
         return ["\n".join(lines[number:number + 40]) for number, line in enumerate(lines)
-                if "Sanitizer:" in line or ": runtime error:" in line]
+                if re.search(r"ERROR: \w+Sanitizer:|: runtime error:", line)]
 
     def write_repro(self):
         """What was run, as a script, for who looks into a failure."""
