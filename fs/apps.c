@@ -22,7 +22,6 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <fuse_lowlevel.h>
 #include <limits.h>
 #include <linux/fuse.h>
@@ -33,7 +32,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -663,19 +661,9 @@ int apps_start(const struct mount *mount, struct view *view,
 void apps_teach(struct apps *apps)
 {
 	char path[PATH_MAX];
-	int status;
-	pid_t pid;
 
 	snprintf(path, sizeof(path), "%s/.deployfs/version", apps->mount->apps);
-	pid = fork();
-	if (pid == 0) {
-		/* Without /dev/fuse: waiting for ourselves it must not keep it open. */
-		close_range(3, ~0U, 0);
-		close(open(path, O_RDONLY | O_CLOEXEC));
-		_exit(0);
-	}
-	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
+	own_open(path);
 }
 
 void apps_stop(struct apps *apps)

@@ -9,6 +9,7 @@
 #include "own_lookup.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
 #include <stddef.h>
@@ -17,28 +18,52 @@
 
 struct question {
 	const char *path;
+	int (*ask)(const char *path);
 	int answer;
 };
+
+static int look_up(const char *path)
+{
+	struct stat st;
+
+	return lstat(path, &st) < 0 ? -errno : 0;
+}
+
+static int open_and_close(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	return fd < 0 || close(fd) < 0 ? -errno : 0;
+}
 
 static void *ask(void *context)
 {
 	struct question *question = context;
-	struct stat st;
 
 	if (close_range(0, UINT_MAX, CLOSE_RANGE_UNSHARE) < 0)
 		question->answer = -EAGAIN;
 	else
-		question->answer = lstat(question->path, &st) < 0 ? -errno : 0;
+		question->answer = question->ask(question->path);
 	return NULL;
 }
 
-int own_lookup(const char *path)
+static int answer(const char *path, int (*ask_it)(const char *path))
 {
-	struct question question = {path, -EAGAIN};
+	struct question question = {path, ask_it, -EAGAIN};
 	pthread_t thread;
 
 	if (pthread_create(&thread, NULL, ask, &question))
 		return -EAGAIN;
 	pthread_join(thread, NULL);
 	return question.answer;
+}
+
+int own_lookup(const char *path)
+{
+	return answer(path, look_up);
+}
+
+int own_open(const char *path)
+{
+	return answer(path, open_and_close);
 }
