@@ -212,7 +212,7 @@ static void *canary_main(void *context)
 	struct worker *w = context;
 
 	atomic_store(&w->words->canary, gettid());
-	kill(atomic_load(&w->shared->supervisor), SIGUSR1);
+	process_signal(atomic_load(&w->shared->supervisor), SIGUSR1);
 	for (;;)
 		pause();
 	return NULL;

@@ -355,8 +355,11 @@ class Daemon:
 
     def kill(self):
         """SIGKILL to all at once: the mount stays, dead."""
-        kill_all([*self.processes(), self.process.pid])
+        pids = [*self.processes(), self.process.pid]
+        kill_all(pids)
         self.process.wait()
+        # A worker that is about to end still has the socket.
+        wait_until(lambda: not any(map(alive, pids)), "all have ended")
         self.commands.append("killall -9 deployfsd deployfs-worker; wait $!")
         self.process = None
 
