@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "log.h"
 
+#include <poll.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+#define WAIT_MS 200 /* for the reader of stderr */
 
 static enum log_level shown = LOG_LEVEL_INFO;
 
@@ -28,6 +32,26 @@ static const char *level_name(enum log_level level)
 void log_init(enum log_level level)
 {
 	shown = level;
+}
+
+/* One write a line, so that lines of several threads stay whole. Who reads them may stand
+ * still, journald or the end of a pipe: what serves containers does not wait for that. */
+static void line_write(const char *line, size_t size)
+{
+	static atomic_uint lost;
+	struct pollfd ready = {STDERR_FILENO, POLLOUT, 0};
+	unsigned count;
+
+	if (poll(&ready, 1, WAIT_MS) == 0) {
+		atomic_fetch_add(&lost, 1);
+		return;
+	}
+	count = atomic_exchange(&lost, 0);
+	if (count && dprintf(STDERR_FILENO, "%s%u lines were lost: nobody read them\n",
+			     getenv("JOURNAL_STREAM") ? "<4>" : "warning: ", count) < 0)
+		return;
+	if (write(STDERR_FILENO, line, size) < 0)
+		return; /* nowhere left to say it */
 }
 
 void log_at(enum log_level level, const char *format, ...)
@@ -57,7 +81,5 @@ void log_at(enum log_level level, const char *format, ...)
 			*c = '?';
 	size = strlen(line);
 	line[size++] = '\n';
-	/* One write a line, so that lines of several threads stay whole. */
-	if (write(STDERR_FILENO, line, size) < 0)
-		return; /* nowhere left to say it */
+	line_write(line, size);
 }

@@ -18,7 +18,8 @@ enum log_level {
 /** log_init() - what to show: @level and everything more urgent. Default: info. */
 void log_init(enum log_level level);
 
-/** log_at() - one line; control characters are replaced, 2 KiB at most. Thread-safe. */
+/** log_at() - one line; control characters are replaced, 2 KiB at most. Thread-safe.
+ * Waits 200 ms at most for who reads stderr; then the line is counted as lost. */
 void log_at(enum log_level level, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 

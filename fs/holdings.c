@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,7 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#define LEAVE_MS  3000
 #define READ_SIZE (1 << 20) /* the kernel wants room for the largest request */
 
 /* FUSE_INIT is the first request of a connection and waits since mount(2) returned. Each
@@ -214,14 +216,13 @@ static bool alive(pid_t pid)
 }
 
 /* The file may be of long ago, and the number another process's by now: what is got must
- * be our shared memory, and it must say so too. */
-static int from_worker(const struct config *config, struct holdings *ret,
-		       struct error *err)
+ * be our shared memory. */
+static int from_worker(const struct config *config, struct holdings *ret)
 {
 	struct holdings holdings = {0};
-	char path[4096], *list = NULL;
 	cleanup(free_ptr) char *text = NULL;
 	struct error why = {0};
+	char path[4096], *list;
 	int worker = 0, at = 0;
 
 	if (file_read(holder_path(config->runtime, path), 65536, &text, NULL) < 0)
@@ -231,28 +232,46 @@ static int from_worker(const struct config *config, struct holdings *ret,
 	list = text + at;
 	list[strcspn(list, "\n")] = '\0';
 	if (inherit_parse(&holdings.list, list, worker) < 0 ||
-	    complete(&holdings, &why) < 0 ||
-	    (process_ours(holdings.shared->supervisor) &&
-	     holdings.shared->supervisor != getpid())) {
-		pid_t other = holdings.shared ? holdings.shared->supervisor : 0;
-
+	    complete(&holdings, &why) < 0) {
 		inherit_done(&holdings.list);
-		return other ? error_set(err, -EBUSY,
-					 "another deployfsd (pid %d) serves '%s' already",
-					 (int)other, config->socket)
-			     : 0;
+		return 0;
 	}
 	*ret = holdings;
 	return 1;
 }
 
+/* Whether another supervisor has it all. Under systemd there shall be but the one that
+ * systemd has started: another one, which a worker has started meanwhile, leaves. */
+static bool is_supervised(const struct shared *shared)
+{
+	pid_t other = atomic_load(&shared->supervisor);
+	cleanup(fd_close) int fd = -1;
+
+	if (other == getpid() || !process_ours(other))
+		return false;
+	if (!getenv("NOTIFY_SOCKET") || process_signal(other, SIGUSR2) < 0)
+		return true;
+	fd = process_open(other);
+	if (fd >= 0)
+		poll(&(struct pollfd){fd, POLLIN, 0}, 1, LEAVE_MS);
+	return process_ours(other);
+}
+
 int holdings_find(const struct config *config, struct holdings *ret, struct error *err)
 {
-	int r = runtime_make(config->runtime, err);
+	int r = from_systemd(ret);
 
 	if (r == 0)
-		r = from_systemd(ret);
-	return r ? r : from_worker(config, ret, err);
+		r = from_worker(config, ret);
+	if (r > 0 && is_supervised(ret->shared)) {
+		pid_t other = atomic_load(&ret->shared->supervisor);
+
+		inherit_done(&ret->list);
+		return error_set(err, -EBUSY,
+				 "another deployfsd (pid %d) serves '%s' already",
+				 (int)other, config->socket);
+	}
+	return r;
 }
 
 static void store_add(const char *name, int fd)
