@@ -259,8 +259,10 @@ static bool is_supervised(const struct shared *shared)
 
 int holdings_find(const struct config *config, struct holdings *ret, struct error *err)
 {
-	int r = from_systemd(ret);
+	int r = runtime_make(config->runtime, err);
 
+	if (r == 0)
+		r = from_systemd(ret);
 	if (r == 0)
 		r = from_worker(config, ret);
 	if (r > 0 && is_supervised(ret->shared)) {
