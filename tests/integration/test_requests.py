@@ -91,8 +91,9 @@ def killed_at(daemon, calls, when=1):
             stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         def traced():
-            tasks = [(task / "status").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
-            return all("TracerPid:\t0\n" not in task for task in tasks)
+            with contextlib.suppress(OSError):  # a thread may end meanwhile
+                tasks = [(task / "status").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+                return all("TracerPid:\t0\n" not in task for task in tasks)
 
         deploy.wait_until(traced, "strace has all threads")
         yield
