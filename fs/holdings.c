@@ -19,8 +19,9 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
-#define LEAVE_MS  3000
-#define READ_SIZE (1 << 20) /* the kernel wants room for the largest request */
+#define LEAVE_MS   3000
+#define READ_SIZE  (1 << 20) /* the kernel wants room for the largest request */
+#define BARRIER_US 5000000   /* for systemd to have read what we have told it */
 
 /* FUSE_INIT is the first request of a connection and waits since mount(2) returned. Each
  * worker is fed these bytes; nobody here looks into them. */
@@ -181,6 +182,20 @@ int holdings_inherit(const char *text, struct holdings *ret, struct error *err)
 	return 0;
 }
 
+static void store_remove(const char *name)
+{
+	sd_notifyf(0, "FDSTOREREMOVE=1\nFDNAME=%s", name);
+}
+
+/* Its copy of the socket would go on to listen, as if another deployfsd were there. */
+static void store_forget(struct inherit *list)
+{
+	for (size_t i = 0; i < list->count; i++)
+		store_remove(list->entries[i].name);
+	sd_notify_barrier(0, BARRIER_US);
+	inherit_done(list);
+}
+
 static int from_systemd(struct holdings *ret)
 {
 	struct holdings holdings = {0};
@@ -197,7 +212,7 @@ static int from_systemd(struct holdings *ret)
 		return 0;
 	if (complete(&holdings, &why) < 0) {
 		log_warning("what systemd kept cannot be used: %s", why.text);
-		inherit_done(&holdings.list);
+		store_forget(&holdings.list);
 		return 0;
 	}
 	*ret = holdings;
@@ -282,11 +297,6 @@ static void store_add(const char *name, int fd)
 
 	snprintf(text, sizeof(text), "FDSTORE=1\nFDNAME=%s", name);
 	sd_pid_notify_with_fds(0, 0, text, &fd, 1);
-}
-
-static void store_remove(const char *name)
-{
-	sd_notifyf(0, "FDSTOREREMOVE=1\nFDNAME=%s", name);
 }
 
 int holdings_keep(struct holdings *holdings, const char *name, int fd)

@@ -299,13 +299,13 @@ class Daemon:
             values["origin"] = origin if isinstance(origin, list) else str(origin)
         self.config.write_text(config_text(values))
 
-    def spawn(self, *args):
-        """Start it and do not wait for anything."""
-        command = [str(DEPLOYFSD), "--config", str(self.config), *args]
+    def spawn(self, *args, wrapper=(), **options):
+        """Start it and do not wait for anything. @wrapper: a command that executes what follows it."""
+        command = [*wrapper, str(DEPLOYFSD), "--config", str(self.config), *args]
         self.commands.append(shlex.join(command) + " &")
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log,
-                                            stderr=log, start_new_session=True)
+                                            stderr=log, start_new_session=True, **options)
         return self
 
     def start(self, *args):
