@@ -361,7 +361,7 @@ def upgrade(daemon):
     wait_until(done, "the upgrade is done")
 
 
-@pytest.mark.parametrize("count", [10, pytest.param(50, marks=pytest.mark.full)])
+@pytest.mark.parametrize("count", [5, pytest.param(50, marks=pytest.mark.full)])
 def test_upgrades_are_not_noticed(start, trees, count):
     daemon = start()
     before, moments = Usage(daemon), []
@@ -482,7 +482,7 @@ def test_a_worker_beyond_its_memory_is_replaced(start, trees, memory_group):
     killer = Killer(daemon)
     (folder / limit).write_text(str(1 << 18))
     with Watch(daemon, trees / "native") as watch:
-        for _ in range(5):
+        for _ in range(3):
             daemon.recover()
             worker = daemon.worker()
             with contextlib.suppress(ProcessLookupError):
@@ -539,7 +539,7 @@ def flip_and_die(daemon, version, step):
     return True
 
 
-@pytest.mark.parametrize("resend", ["resend", "no-resend"])
+@pytest.mark.parametrize("resend", ["resend", pytest.param("no-resend", marks=pytest.mark.full)])
 def test_a_flip_is_whole_at_whatever_step_the_worker_dies(place, monkeypatch, resend):
     if resend == "no-resend":
         monkeypatch.setenv("DEPLOYFS_TEST_NO_RESEND", "1")
