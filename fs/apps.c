@@ -25,6 +25,7 @@
 #include <fuse_lowlevel.h>
 #include <limits.h>
 #include <linux/fuse.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -39,6 +40,7 @@
 #define READ_AHEAD    1024              /* KiB; 128 is the kernel's default */
 #define LIST_MAX      (128 * 1024)      /* bytes of one reply to readdir */
 #define BACKGROUND    64                /* requests that the kernel sends ahead */
+#define READ_END_MS   20                /* for a killed thread to leave the kernel */
 #define NOTIFY_RESEND 7                 /* libfuse 3.17's headers do not have it */
 #define WAKE_SIGNAL   SIGRTMIN          /* ends a thread's wait for a request */
 #define WAKE_EVERY_NS 20000000
@@ -520,17 +522,22 @@ static bool resend(struct apps *apps)
 	       write(apps->mount->fd, &notice, sizeof(notice)) == sizeof(notice);
 }
 
-/* @dead: no thread of its worker is left. Until then one that was killed may still be
- * inside read(2): what is there is whole only if it had come back from it. */
-static void slot_recover(struct apps *apps, unsigned bank, unsigned number, bool dead)
+/* What lies in a slot; size 0 when it is empty. */
+static size_t slot_size(const struct apps *apps, unsigned bank, unsigned number)
 {
-	struct shared *shared = apps->place.shared;
-	unsigned session = apps->place.session;
-	struct fuse_in_header *slot = shared_slot(shared, session, bank, number);
-	struct fuse_buf request = {.size = slot->len};
+	const struct fuse_in_header *slot =
+		shared_slot(apps->place.shared, apps->place.session, bank, number);
+	size_t size = slot->len;
 
-	if (request.size < sizeof(*slot) || request.size > SHARED_SLOT_SIZE ||
-	    (!dead && !atomic_load(&shared->banks[bank].busy_ms[session][number])))
+	return size < sizeof(*slot) || size > SHARED_SLOT_SIZE ? 0 : size;
+}
+
+static void slot_recover(struct apps *apps, unsigned bank, unsigned number, bool clear)
+{
+	void *slot = shared_slot(apps->place.shared, apps->place.session, bank, number);
+	struct fuse_buf request = {.size = slot_size(apps, bank, number)};
+
+	if (request.size == 0 || !buffers_make())
 		return;
 	request.mem = malloc(request.size);
 	if (!request.mem)
@@ -538,8 +545,30 @@ static void slot_recover(struct apps *apps, unsigned bank, unsigned number, bool
 	memcpy(request.mem, slot, request.size);
 	process(apps, &request);
 	free(request.mem);
-	if (dead)
+	if (clear)
 		slot_clear(slot);
+}
+
+/* Of a worker that is not quite gone a thread may still be inside read(2), where the
+ * kernel is just writing. What it has come back with is whole; what it has not was
+ * written in a microsecond, once the thread gets to run: it is given the time. */
+static void bank_recover_dying(struct apps *apps, unsigned bank)
+{
+	const struct shared_bank *words = &apps->place.shared->banks[bank];
+	bool back[SHARED_SLOTS], wait = false;
+
+	for (unsigned i = 0; i < SHARED_SLOTS; i++) {
+		back[i] = atomic_load(&words->busy_ms[apps->place.session][i]) != 0;
+		if (back[i])
+			slot_recover(apps, bank, i, false);
+		else
+			wait |= slot_size(apps, bank, i) != 0;
+	}
+	if (wait)
+		poll(NULL, 0, READ_END_MS);
+	for (unsigned i = 0; i < SHARED_SLOTS; i++)
+		if (!back[i])
+			slot_recover(apps, bank, i, false);
 }
 
 void apps_recover(struct apps *apps)
@@ -556,9 +585,11 @@ void apps_recover(struct apps *apps)
 		if (!tried)
 			resent = resend(apps);
 		tried = true;
-		for (unsigned i = 0; i < SHARED_SLOTS && !resent; i++)
-			if (buffers_make())
-				slot_recover(apps, bank, i, state == BANK_DEAD);
+		if (!resent && state == BANK_DYING)
+			bank_recover_dying(apps, bank);
+		for (unsigned i = 0; i < SHARED_SLOTS && !resent && state == BANK_DEAD;
+		     i++)
+			slot_recover(apps, bank, i, true);
 		if (state == BANK_DEAD)
 			atomic_store(&banks[bank].state, BANK_FREE);
 	}
@@ -571,8 +602,7 @@ static void own_bank_recover(struct apps *apps)
 	if (resend(apps))
 		return;
 	for (unsigned i = 0; i < SHARED_SLOTS; i++)
-		if (buffers_make())
-			slot_recover(apps, apps->place.bank, i, true);
+		slot_recover(apps, apps->place.bank, i, true);
 	buffers_free();
 }
 
