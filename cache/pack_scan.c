@@ -56,6 +56,7 @@ static int header_open(const char *directory, uint64_t id, struct pack_file *ret
 {
 	cleanup(fd_close) int fd = -1;
 	const char *fault = "cut off";
+	struct pack_header copy;
 	char path[4096];
 	struct stat st;
 	int r;
@@ -73,6 +74,14 @@ static int header_open(const char *directory, uint64_t id, struct pack_file *ret
 		return error_set(err, r, "cannot read '%s': %s", path, strerror(-r));
 	if (r == 0)
 		fault = pack_header_fault(&ret->header, (uint64_t)st.st_size);
+	/* A second one lies at the end. */
+	if (fault && st.st_size > 2 * PACK_HEADER_SIZE &&
+	    fd_pread_all(fd, &copy, sizeof(copy),
+			 (uint64_t)st.st_size - PACK_HEADER_SIZE) == 0 &&
+	    !pack_header_fault(&copy, (uint64_t)st.st_size)) {
+		ret->header = copy;
+		fault = NULL;
+	}
 	if (!fault && (ret->header.pack_id != id || !name_valid(ret->header.app) ||
 		       !name_valid(ret->header.version)))
 		fault = "it is another pack than its name says";

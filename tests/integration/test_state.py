@@ -202,7 +202,7 @@ def test_one_damaged_pack_beside_good_ones(shop, copy):
     pack = next(p for p in shop.packs() if b"1.1" in open(p, "rb").read(4096)[288:424])
     shop.stop()
     with open(pack, "r+b") as file:
-        file.write(deploy.noise(4096))
+        file.write(deploy.noise(os.fstat(file.fileno()).st_size))  # its metadata lie there twice
     forget_catalog(shop, *([] if copy else ["catalog.bak"]))
     shop.start()
     assert_serves(shop, "1.0")
@@ -219,6 +219,16 @@ def test_one_damaged_pack_beside_good_ones(shop, copy):
         assert "1.1" not in shop.versions("shop")
         shop.run("fetch", "shop", "1.1")
         assert_serves(shop, "1.1")
+
+
+def test_a_pack_is_known_by_the_second_copy_of_its_header(shop):
+    pack = next(p for p in shop.packs() if b"1.1" in open(p, "rb").read(4096)[288:424])
+    shop.stop()
+    with open(pack, "r+b") as file:
+        file.write(deploy.noise(4096))
+    forget_catalog(shop, "catalog.bak")
+    shop.start()
+    assert_serves(shop, "1.0", "1.1", "1.2")
 
 
 def test_a_damaged_index_keeps_no_package_from_coming_in(place, shop):
