@@ -141,8 +141,8 @@ def settle(daemon):
 
 
 def finished(daemon):
-    """Whether all is done that a change brings along. It may be killed while it answers us."""
-    with contextlib.suppress(OSError, http.client.HTTPException):
+    """Whether all is done that a change brings along. It, or its disk, may end while it answers us."""
+    with contextlib.suppress(OSError, http.client.HTTPException, sqlite3.OperationalError):
         return settled(daemon) and indexed(daemon)
     return False
 

@@ -22,7 +22,7 @@ TRY = Path(os.environ.get("DEPLOYFS_BUILD", "build")).resolve() / "tests/tools/f
 TESTS = Path(__file__).resolve().parent.parent
 # Bugs of libraries, for a build with -Db_sanitize=address
 SANITIZER = {"ASAN_OPTIONS": f"suppressions={TESTS / 'asan.supp'}",
-             "LSAN_OPTIONS": f"suppressions={TESTS / 'lsan.supp'}:print_suppressions=0",
+             "LSAN_OPTIONS": "print_suppressions=0",
              "UBSAN_OPTIONS": "halt_on_error=1"}
 MIB = 1024 * 1024
 
