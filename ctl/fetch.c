@@ -38,14 +38,10 @@ static int check(const struct command *command, struct error *err)
 static int run(struct command *command, struct error *err)
 {
 	cleanup(json_decrefp) json_t *body = NULL, *reply = NULL;
-	cleanup(free_ptr) char *url = NULL;
 	struct job job;
 	int r;
 
 	r = check(command, err);
-	if (r < 0)
-		return r;
-	r = client_url(&url, err, "/v1/apps/", command->arguments[0], "/fetch", NULL);
 	if (r < 0)
 		return r;
 	if (command->values[OPTION_LATEST])
@@ -54,8 +50,8 @@ static int run(struct command *command, struct error *err)
 		r = body_make(&body, err, "{s:s}", "version", command->arguments[1]);
 	if (r < 0)
 		return r;
-	r = job_run(command, url, body, command->values[OPTION_PROGRESS], &reply, &job,
-		    err);
+	r = job_run(command, command->arguments[0], "fetch", body,
+		    command->values[OPTION_PROGRESS], &reply, &job, err);
 	return r < 0 ? r : job_report_package(command, &job, err);
 }
 

@@ -53,7 +53,7 @@ static int check(const struct command *command, struct error *err)
 static int run(struct command *command, struct error *err)
 {
 	cleanup(json_decrefp) json_t *body = NULL, *reply = NULL;
-	cleanup(free_ptr) char *url = NULL, *file = NULL;
+	cleanup(free_ptr) char *file = NULL;
 	struct job job;
 	int r;
 
@@ -64,17 +64,13 @@ static int run(struct command *command, struct error *err)
 	if (!file)
 		return error_set(err, -errno, "cannot find the archive '%s': %s",
 				 command->arguments[0], strerror(errno));
-	r = client_url(&url, err, "/v1/apps/", command->values[OPTION_APP], "/import",
-		       NULL);
-	if (r < 0)
-		return r;
 	r = body_make(&body, err, "{s:s, s:s, s:s*}", "version",
 		      command->values[OPTION_VERSION], "file", file, "sha256",
 		      command->values[OPTION_SHA256]);
 	if (r < 0)
 		return r;
-	r = job_run(command, url, body, command->values[OPTION_PROGRESS], &reply, &job,
-		    err);
+	r = job_run(command, command->values[OPTION_APP], "import", body,
+		    command->values[OPTION_PROGRESS], &reply, &job, err);
 	return r < 0 ? r : job_report_package(command, &job, err);
 }
 

@@ -305,15 +305,19 @@ static int start_and_follow(struct follower *follower, const char *url,
 	return r < 0 ? r : job_result(&follower->job, err);
 }
 
-int job_run(struct command *command, const char *url, const json_t *body,
-	    const char *progress, json_t **ret, struct job *ret_job, struct error *err)
+int job_run(struct command *command, const char *app, const char *kind,
+	    const json_t *body, const char *progress, json_t **ret, struct job *ret_job,
+	    struct error *err)
 {
 	cleanup(follower_done) struct follower follower = {
 		.command = command,
 		.interrupt_fd = -1,
 	};
-	int r;
+	cleanup(free_ptr) char *url = NULL;
+	int r = client_url(&url, err, "/v1/apps/", app, "/", kind, NULL);
 
+	if (r < 0)
+		return r;
 	command->json |= progress && !strcmp(progress, "json");
 	progress_init(&follower.progress, progress, command->json);
 	r = start_and_follow(&follower, url, body, err);

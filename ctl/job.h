@@ -43,7 +43,7 @@ bool job_ended(const struct job *job);
 
 /**
  * job_run() - start a job and wait for its end
- * @url:      to POST @body to
+ * @app, @kind: POST @body to /v1/apps/APP/KIND
  * @progress: the value of --progress, NULL for auto; it has been checked
  * @ret:      the last reply, the caller's, also when the job failed; untouched when there
  *            is none
@@ -57,8 +57,9 @@ bool job_ended(const struct job *job);
  * -ECONNREFUSED when the daemon could not be reached again; other failures of
  * client_request().
  */
-int job_run(struct command *command, const char *url, const json_t *body,
-	    const char *progress, json_t **ret, struct job *ret_job, struct error *err);
+int job_run(struct command *command, const char *app, const char *kind,
+	    const json_t *body, const char *progress, json_t **ret, struct job *ret_job,
+	    struct error *err);
 
 /**
  * job_report_package() - say on stdout what a fetch or import that is done has brought

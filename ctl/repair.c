@@ -46,18 +46,15 @@ static int repair_version(struct command *command, const char *app, const char *
 			  struct error *err)
 {
 	cleanup(json_decrefp) json_t *body = NULL, *reply = NULL;
-	cleanup(free_ptr) char *url = NULL;
 	struct error why;
 	struct job job;
 	int r;
 
-	r = client_url(&url, err, "/v1/apps/", app, "/repair", NULL);
-	if (r == 0)
-		r = body_make(&body, err, "{s:s}", "version", version);
+	r = body_make(&body, err, "{s:s}", "version", version);
 	if (r < 0)
 		return r;
-	r = job_run(command, url, body, command->values[OPTION_PROGRESS], &reply, &job,
-		    err);
+	r = job_run(command, app, "repair", body, command->values[OPTION_PROGRESS],
+		    &reply, &job, err);
 	if (!reply || !json_is_object(job.result))
 		return r;
 	if (r == 0 && !json_is_true(json_object_get(job.result, "changed")))

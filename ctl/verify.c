@@ -71,17 +71,14 @@ static int verify_app(struct command *command, const char *app, const char *vers
 		      struct error *err)
 {
 	cleanup(json_decrefp) json_t *body = NULL, *reply = NULL;
-	cleanup(free_ptr) char *url = NULL;
 	struct job job;
 	int r;
 
-	r = client_url(&url, err, "/v1/apps/", app, "/verify", NULL);
-	if (r == 0)
-		r = body_make(&body, err, "{s:s*}", "version", version);
+	r = body_make(&body, err, "{s:s*}", "version", version);
 	if (r < 0)
 		return r;
-	r = job_run(command, url, body, command->values[OPTION_PROGRESS], &reply, &job,
-		    err);
+	r = job_run(command, app, "verify", body, command->values[OPTION_PROGRESS],
+		    &reply, &job, err);
 	if (command->json || (r < 0 && r != -EBADMSG) || !reply)
 		return r;
 	if (json_is_object(job.result) && print_result(&job, err) < 0)
