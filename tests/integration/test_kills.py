@@ -539,8 +539,8 @@ def flip_and_die(daemon, version, step):
     return True
 
 
-@pytest.mark.parametrize("resend", ["resend", pytest.param("no-resend", marks=pytest.mark.full)])
-def test_a_flip_is_whole_at_whatever_step_the_worker_dies(place, monkeypatch, resend):
+def flipped_daemon(place, monkeypatch, resend):
+    """One with shop 1.0 and 1.1, of which 1.1 is current."""
     if resend == "no-resend":
         monkeypatch.setenv("DEPLOYFS_TEST_NO_RESEND", "1")
     for version in ("1.0", "1.1"):
@@ -549,6 +549,12 @@ def test_a_flip_is_whole_at_whatever_step_the_worker_dies(place, monkeypatch, re
     for version in ("1.0", "1.1"):
         daemon.run("fetch", "shop", version)
         daemon.run("flip", "shop", version)
+    return daemon
+
+
+@pytest.mark.parametrize("resend", ["resend", pytest.param("no-resend", marks=pytest.mark.full)])
+def test_a_flip_is_whole_at_whatever_step_the_worker_dies(place, monkeypatch, resend):
+    daemon = flipped_daemon(place, monkeypatch, resend)
     step = 1
     while flip_and_die(daemon, "1.0" if daemon.read("shop") == "1.1" else "1.1", step):
         step += 1
@@ -568,14 +574,7 @@ def waits_in(pid, function):
 
 @pytest.mark.parametrize("resend", ["resend", "no-resend"])
 def test_a_worker_may_die_while_it_notifies_and_a_lookup_is_pending(place, monkeypatch, resend):
-    if resend == "no-resend":
-        monkeypatch.setenv("DEPLOYFS_TEST_NO_RESEND", "1")
-    for version in ("1.0", "1.1"):
-        place.origin.publish("shop", version, deploy.small_app(version))
-    daemon = place.daemon().start()
-    for version in ("1.0", "1.1"):
-        daemon.run("fetch", "shop", version)
-        daemon.run("flip", "shop", version)
+    daemon = flipped_daemon(place, monkeypatch, resend)
     worker, took = daemon.worker(), []
     assert daemon.read("shop") == "1.1"  # so that the kernel knows the directory
 
