@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -125,6 +126,26 @@ int file_read(const char *path, size_t max, char **ret, size_t *ret_size)
 	if (fd < 0)
 		return -errno;
 	return file_read_fd(fd, max, ret, ret_size);
+}
+
+int file_replace(const char *path, const char *text, mode_t mode)
+{
+	char temporary[PATH_MAX];
+	cleanup(fd_close) int fd = -1;
+	int r;
+
+	if ((size_t)snprintf(temporary, sizeof(temporary), "%s.new", path) >=
+	    sizeof(temporary))
+		return -ENAMETOOLONG;
+	fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode);
+	if (fd < 0)
+		return -errno;
+	r = fd_write_all(fd, text, strlen(text));
+	if (r == 0 && rename(temporary, path) < 0)
+		r = -errno;
+	if (r < 0)
+		unlink(temporary);
+	return r;
 }
 
 void dir_close(DIR **dir)

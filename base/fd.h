@@ -45,6 +45,12 @@ int file_read(const char *path, size_t max, char **ret, size_t *ret_size);
 /** file_read_fd() - the same from an open descriptor, from its current offset */
 int file_read_fd(int fd, size_t max, char **ret, size_t *ret_size);
 
+/**
+ * file_replace() - have a file say @text, at once: by a temporary name beside it
+ * Not durable. Return: 0; a negative errno, and the file says what it said.
+ */
+int file_replace(const char *path, const char *text, mode_t mode);
+
 /** dir_close() - clean-up function: closedir(3) unless NULL */
 void dir_close(DIR **dir);
 

@@ -5,12 +5,12 @@
 #include "in_use.h"
 #include "jobs.h"
 #include "origins.h"
+#include "process.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #define WAIT_MAX_S 60
@@ -70,28 +70,17 @@ static json_t *all_origins(struct service *service, const struct config *config)
 	return all;
 }
 
-/* "signal 9 (Killed)", of the last worker that died. */
-static const char *exit_text(int status, char *text, size_t size)
-{
-	if (WIFSIGNALED(status))
-		snprintf(text, size, "signal %d (%s)", WTERMSIG(status),
-			 strsignal(WTERMSIG(status)));
-	else
-		snprintf(text, size, "code %d", WEXITSTATUS(status));
-	return text;
-}
-
 static json_t *supervisor_json(const struct shared *shared)
 {
 	int64_t last_ns = atomic_load(&shared->last_ns);
-	char time[CLOCK_TEXT_SIZE], text[80];
+	char time[CLOCK_TEXT_SIZE], text[PROCESS_EXIT_SIZE];
 
 	return json_pack("{s:i, s:I, s:I, s:s?, s:s?}", "pid",
 			 (int)atomic_load(&shared->supervisor), "generation",
 			 (json_int_t)atomic_load(&shared->generation), "restarts",
 			 (json_int_t)atomic_load(&shared->restarts), "last_exit",
-			 last_ns ? exit_text(atomic_load(&shared->last_status), text,
-					     sizeof(text))
+			 last_ns ? process_exit_text(atomic_load(&shared->last_status),
+						     text)
 				 : NULL,
 			 "last_exit_time", last_ns ? clock_format(last_ns, time) : NULL);
 }

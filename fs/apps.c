@@ -571,6 +571,12 @@ static void bank_recover_dying(struct apps *apps, unsigned bank)
 			slot_recover(apps, bank, i, false);
 }
 
+static void bank_recover_dead(struct apps *apps, unsigned bank)
+{
+	for (unsigned i = 0; i < SHARED_SLOTS; i++)
+		slot_recover(apps, bank, i, true);
+}
+
 void apps_recover(struct apps *apps)
 {
 	struct shared_bank *banks = apps->place.shared->banks;
@@ -587,9 +593,8 @@ void apps_recover(struct apps *apps)
 		tried = true;
 		if (!resent && state == BANK_DYING)
 			bank_recover_dying(apps, bank);
-		for (unsigned i = 0; i < SHARED_SLOTS && !resent && state == BANK_DEAD;
-		     i++)
-			slot_recover(apps, bank, i, true);
+		if (!resent && state == BANK_DEAD)
+			bank_recover_dead(apps, bank);
 		if (state == BANK_DEAD)
 			atomic_store(&banks[bank].state, BANK_FREE);
 	}
@@ -601,8 +606,7 @@ static void own_bank_recover(struct apps *apps)
 {
 	if (resend(apps))
 		return;
-	for (unsigned i = 0; i < SHARED_SLOTS; i++)
-		slot_recover(apps, apps->place.bank, i, true);
+	bank_recover_dead(apps, apps->place.bank);
 	buffers_free();
 }
 

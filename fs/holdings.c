@@ -225,11 +225,6 @@ static const char *holder_path(const char *runtime, char path[static 4096])
 	return path;
 }
 
-static bool alive(pid_t pid)
-{
-	return pid > 0 && (kill(pid, 0) == 0 || errno == EPERM);
-}
-
 /* The file may be of long ago, and the number another process's by now: what is got must
  * be our shared memory. */
 static int from_worker(const struct config *config, struct holdings *ret)
@@ -242,7 +237,7 @@ static int from_worker(const struct config *config, struct holdings *ret)
 
 	if (file_read(holder_path(config->runtime, path), 65536, &text, NULL) < 0)
 		return 0;
-	if (sscanf(text, "%d %n", &worker, &at) != 1 || !alive(worker) || at == 0)
+	if (sscanf(text, "%d %n", &worker, &at) != 1 || worker <= 0 || at == 0)
 		return 0;
 	list = text + at;
 	list[strcspn(list, "\n")] = '\0';
@@ -317,20 +312,17 @@ void holdings_drop(struct holdings *holdings, const char *name)
 
 void holdings_publish(const struct holdings *holdings, pid_t worker)
 {
-	char path[4096], temporary[4200], list[INHERIT_TEXT_SIZE];
-	char text[INHERIT_TEXT_SIZE + 32];
-	cleanup(fd_close) int fd = -1;
+	char path[4096], list[INHERIT_TEXT_SIZE], text[INHERIT_TEXT_SIZE + 32];
+	int r;
 
 	for (size_t i = 0; i < holdings->list.count; i++)
 		store_add(holdings->list.entries[i].name, holdings->list.entries[i].fd);
 	holder_path(holdings->shared->runtime, path);
-	snprintf(temporary, sizeof(temporary), "%s.new", path);
 	snprintf(text, sizeof(text), "%d %s\n", (int)worker,
 		 inherit_format(&holdings->list, list));
-	fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0 || fd_write_all(fd, text, strlen(text)) < 0 ||
-	    rename(temporary, path) < 0)
-		log_warning("cannot write '%s': %s", path, strerror(errno));
+	r = file_replace(path, text, 0600);
+	if (r < 0)
+		log_warning("cannot write '%s': %s", path, strerror(-r));
 }
 
 void holdings_end(struct holdings *holdings)

@@ -3,6 +3,7 @@
 
 #include "cleanup.h"
 #include "fd.h"
+#include "process.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -94,9 +95,9 @@ int inherit_parse(struct inherit *list, const char *text, pid_t pid)
 	if (!copy)
 		return -ENOMEM;
 	if (pid) {
-		pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+		pidfd = process_open(pid);
 		if (pidfd < 0)
-			return -errno;
+			return pidfd;
 	}
 	for (char *one = strtok_r(copy, ",", &rest); one && r == 0;
 	     one = strtok_r(NULL, ",", &rest))

@@ -14,11 +14,6 @@
 
 #define WAIT_MS 1000
 
-static void entry_name(int number, char name[static INHERIT_NAME])
-{
-	snprintf(name, INHERIT_NAME, "keep%d", number);
-}
-
 void keeper_init(struct keeper *keeper, struct holdings *holdings)
 {
 	char name[INHERIT_NAME];
@@ -31,7 +26,7 @@ void keeper_init(struct keeper *keeper, struct holdings *holdings)
 		if (atomic_load(&kept->state) != KEPT_HELD)
 			continue;
 		/* The same numbers: we are a fork of the supervisor. */
-		entry_name(i, name);
+		shared_kept_name(i, name);
 		kept->worker_fd = inherit_find(keeper->list, name);
 		if (kept->worker_fd < 0)
 			atomic_store(&kept->state, KEPT_FREE);
@@ -73,7 +68,7 @@ static int offer(struct keeper *keeper, int number, const char *name, int fd)
 	if (atomic_compare_exchange_strong(&kept->state, &offered, KEPT_FREE) ||
 	    offered != KEPT_HELD)
 		return -EAGAIN;
-	entry_name(number, entry);
+	shared_kept_name(number, entry);
 	return inherit_add(keeper->list, entry, fd);
 }
 
@@ -119,7 +114,7 @@ void keeper_drop(void *context, const char *name)
 	pthread_mutex_lock(&keeper->lock);
 	number = find(keeper, name);
 	if (number >= 0) {
-		entry_name(number, entry);
+		shared_kept_name(number, entry);
 		inherit_drop(keeper->list, entry);
 		atomic_store(&keeper->shared->kept[number].state, KEPT_DROPPED);
 		process_signal(atomic_load(&keeper->shared->supervisor), SIGUSR1);

@@ -6,6 +6,7 @@
 #include "holders.h"
 #include "log.h"
 #include "mountinfo.h"
+#include "process.h"
 #include "procfs.h"
 
 #include <dirent.h>
@@ -155,10 +156,8 @@ static int probe(const char *path)
 static void find_server(void *context, pid_t pid)
 {
 	bool *found = context;
-	char name[PROCESS_NAME_SIZE];
 
-	*found |= !strncmp(process_name(pid, name), "deployfs", strlen("deployfs")) &&
-		  process_state(pid) != 'Z';
+	*found |= process_ours(pid);
 }
 
 /* A worker that was killed with its supervisor while it walked in its own mount waits for

@@ -4,6 +4,7 @@
 #include "cleanup.h"
 #include "fd.h"
 #include "log.h"
+#include "procfs.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -19,6 +21,8 @@
 #ifndef PIDFD_THREAD
 #define PIDFD_THREAD O_EXCL /* Linux 6.9, newer than Debian 12's headers */
 #endif
+
+#define TRACER "\nTracerPid:"
 
 static int pidfd_open_flags(pid_t pid, unsigned flags)
 {
@@ -37,40 +41,19 @@ int process_open_thread(pid_t tid)
 	return tid > 0 ? pidfd_open_flags(tid, PIDFD_THREAD) : -ESRCH;
 }
 
-/* One field of /proc/PID/status. */
-static bool status_field(pid_t pid, const char *field, char *text, size_t size)
-{
-	cleanup(free_ptr) char *content = NULL;
-	char path[64];
-	const char *at;
-
-	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
-	if (file_read(path, 65536, &content, NULL) < 0)
-		return false;
-	at = strstr(content, field);
-	if (!at)
-		return false;
-	at += strlen(field);
-	at += strspn(at, ":\t ");
-	snprintf(text, size, "%.*s", (int)strcspn(at, "\n"), at);
-	return true;
-}
-
 bool process_leader_gone(pid_t pid)
 {
-	char state[32];
+	char state = process_state(pid);
 
-	return !status_field(pid, "\nState", state, sizeof(state)) || state[0] == 'Z' ||
-	       state[0] == 'X';
+	return state == 0 || state == 'Z' || state == 'X';
 }
 
 /* Also of one that is about to end. */
 static bool has_our_name(pid_t pid)
 {
-	char name[32];
+	char name[PROCESS_NAME_SIZE];
 
-	return status_field(pid, "Name", name, sizeof(name)) &&
-	       strncmp(name, "deployfs", strlen("deployfs")) == 0;
+	return strncmp(process_name(pid, name), "deployfs", strlen("deployfs")) == 0;
 }
 
 bool process_ours(pid_t pid)
@@ -102,10 +85,36 @@ int process_signal(pid_t pid, int number)
 
 bool process_traced(pid_t pid)
 {
-	char tracer[32];
+	cleanup(free_ptr) char *content = NULL;
+	const char *at;
+	char path[64];
 
-	return status_field(pid, "\nTracerPid", tracer, sizeof(tracer)) &&
-	       strcmp(tracer, "0") != 0;
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	if (file_read(path, 65536, &content, NULL) < 0)
+		return false;
+	at = strstr(content, TRACER);
+	return at && strtol(at + strlen(TRACER), NULL, 10) != 0;
+}
+
+const char *process_exit_text(int status, char text[static PROCESS_EXIT_SIZE])
+{
+	if (WIFSIGNALED(status))
+		snprintf(text, PROCESS_EXIT_SIZE, "signal %d (%s)", WTERMSIG(status),
+			 strsignal(WTERMSIG(status)));
+	else
+		snprintf(text, PROCESS_EXIT_SIZE, "code %d", WEXITSTATUS(status));
+	return text;
+}
+
+int process_signals(const int *numbers)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	for (; *numbers; numbers++)
+		sigaddset(&set, *numbers);
+	pthread_sigmask(SIG_SETMASK, &set, NULL);
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
 int process_exec_supervisor(const char *program, const struct inherit *list, bool upgrade)

@@ -41,6 +41,17 @@ bool process_leader_gone(pid_t pid);
 /** process_ours() - whether a process runs, and is one of deployfsd's */
 bool process_ours(pid_t pid);
 
+/** process_exit_text() - "signal 9 (Killed)", "code 1", of wait(2)'s status */
+#define PROCESS_EXIT_SIZE 80
+const char *process_exit_text(int status, char text[static PROCESS_EXIT_SIZE]);
+
+/**
+ * process_signals() - block these signals and no others, and have them from a descriptor
+ * @numbers: ends with 0
+ * Return: a signalfd, non-blocking; -1 with errno.
+ */
+int process_signals(const int *numbers);
+
 /** process_traced() - whether a debugger has it: it may stand still for any time */
 bool process_traced(pid_t pid);
 

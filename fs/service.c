@@ -26,10 +26,11 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Changes of one command, from the catalog's commit to the last notification. */
+/* Changes of one command, from the catalog's commit to the last notification. While we
+ * begin there may be nothing yet that shows them. */
 static void show(struct service *s, const struct change_list *changes)
 {
-	for (size_t i = 0; i < changes->count; i++)
+	for (size_t i = 0; s->view && i < changes->count; i++)
 		if (view_apply(s->view, &changes->changes[i]) < 0)
 			log_error("out of memory while showing a change of '%s': restart "
 				  "deployfsd",
@@ -38,7 +39,7 @@ static void show(struct service *s, const struct change_list *changes)
 
 static void notify(struct service *s, const struct change_list *changes)
 {
-	for (size_t i = 0; i < changes->count; i++)
+	for (size_t i = 0; s->apps && i < changes->count; i++)
 		apps_notify(s->apps, &changes->changes[i]);
 }
 
@@ -421,13 +422,7 @@ static int settle(struct service *s, struct error *err)
 
 	change_begin(s);
 	r = catalog_settle(s->store->catalog, DEPLOYFS_VERSION, &changes, err);
-	if (r == 0 && s->view)
-		show(s, &changes);
-	pthread_mutex_unlock(&s->change);
-	if (r == 0 && s->apps)
-		notify(s, &changes);
-	atomic_fetch_sub(&s->place.shared->changing, 1);
-	return r;
+	return change_end(s, r, &changes);
 }
 
 int service_own(struct service *s, bool wait, struct error *err)

@@ -5,6 +5,7 @@
 #include "fd.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -81,4 +82,10 @@ int shared_session_find(const struct shared *shared, const char *name)
 		if (!strcmp(shared->sessions[i].name, name))
 			return i;
 	return -ENOENT;
+}
+
+const char *shared_kept_name(int number, char name[static SHARED_NAME])
+{
+	snprintf(name, SHARED_NAME, "keep%d", number);
+	return name;
 }

@@ -24,7 +24,7 @@
 #include <sys/types.h>
 
 #define SHARED_LAYOUT \
-	3 /* of struct shared: a binary with another one is not taken over */
+	4 /* of struct shared: a binary with another one is not taken over */
 #define SHARED_SESSIONS 4
 #define SHARED_BANKS    8
 #define SHARED_SLOTS    4
@@ -121,14 +121,12 @@ struct shared {
 	_Atomic uint32_t restarts;   /* workers that died */
 	_Atomic int last_status;     /* wait(2)'s, of the last that died */
 	_Atomic int64_t last_ns;     /* when, wall clock; 0: none did */
-	_Atomic bool last_hung;      /* it was killed because it hung */
 	_Atomic uint32_t bank;       /* of the worker that is to serve */
 
 	/* Written by workers. */
 	_Atomic uint32_t wishes;
-	_Atomic bool ended;    /* unmounted: the supervisor ends too */
-	_Atomic int exit_code; /* of a first worker that could not start */
-	_Atomic bool taught;   /* the kernel knows what it need not ask: apps_teach() */
+	_Atomic bool ended;  /* unmounted: the supervisor ends too */
+	_Atomic bool taught; /* the kernel knows what it need not ask: apps_teach() */
 	_Atomic uint32_t changing; /* changes between commit and notification */
 	struct shared_worker workers[SHARED_BANKS];
 	struct shared_bank banks[SHARED_BANKS];
@@ -146,3 +144,6 @@ void *shared_slot(struct shared *shared, unsigned session, unsigned bank, unsign
 
 /** shared_session_find() - by name; its number, or -ENOENT */
 int shared_session_find(const struct shared *shared, const char *name);
+
+/** shared_kept_name() - "keep7", by which kept[7] is inherited, into @name */
+const char *shared_kept_name(int number, char name[static SHARED_NAME]);

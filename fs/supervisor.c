@@ -54,6 +54,8 @@
 #define OOM_WORKER     (-900)
 #define EXIT_CONFLICT  4
 
+static const int signals[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, 0};
+
 /* A worker that is not gone. */
 struct watched {
 	pid_t pid;         /* 0: none */
@@ -93,35 +95,30 @@ static struct shared_worker *words_of(struct supervisor *s, int bank)
 /* For who cannot ask the API, since there is no worker. */
 static void tell_file(struct supervisor *s)
 {
-	char path[4200], temporary[4300], text[512], when[CLOCK_TEXT_SIZE] = "", exit[80];
-	int status = atomic_load(&s->shared->last_status), size;
+	char path[4200], text[512], when[CLOCK_TEXT_SIZE] = "", exit[PROCESS_EXIT_SIZE];
 	pid_t worker = s->serving >= 0 ? s->watched[s->serving].pid : 0;
 	bool held = s->serving < 0 && s->start_at_ms > clock_monotonic_ms();
-	cleanup(fd_close) int fd = -1;
+	int r;
 
 	if (held)
 		clock_format(clock_wall_ns() + ((int64_t)s->start_at_ms -
 						(int64_t)clock_monotonic_ms()) *
 						       1000000,
 			     when);
-	snprintf(exit, sizeof(exit), WIFSIGNALED(status) ? "signal %d (%s)" : "code %d%s",
-		 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status),
-		 WIFSIGNALED(status) ? strsignal(WTERMSIG(status)) : "");
-	size = snprintf(text, sizeof(text),
-			"{\"pid\":%d,\"worker\":%d,\"state\":\"%s\",\"restarts\":%u,"
-			"\"last_exit\":%s%s%s,\"next_start\":%s%s%s}\n",
-			(int)getpid(), (int)worker, held ? "held-back" : "running",
-			atomic_load(&s->shared->restarts),
-			atomic_load(&s->shared->last_ns) ? "\"" : "",
-			atomic_load(&s->shared->last_ns) ? exit : "null",
-			atomic_load(&s->shared->last_ns) ? "\"" : "", held ? "\"" : "",
-			held ? when : "null", held ? "\"" : "");
+	process_exit_text(atomic_load(&s->shared->last_status), exit);
+	snprintf(text, sizeof(text),
+		 "{\"pid\":%d,\"worker\":%d,\"state\":\"%s\",\"restarts\":%u,"
+		 "\"last_exit\":%s%s%s,\"next_start\":%s%s%s}\n",
+		 (int)getpid(), (int)worker, held ? "held-back" : "running",
+		 atomic_load(&s->shared->restarts),
+		 atomic_load(&s->shared->last_ns) ? "\"" : "",
+		 atomic_load(&s->shared->last_ns) ? exit : "null",
+		 atomic_load(&s->shared->last_ns) ? "\"" : "", held ? "\"" : "",
+		 held ? when : "null", held ? "\"" : "");
 	snprintf(path, sizeof(path), "%s/supervisor.json", s->shared->runtime);
-	snprintf(temporary, sizeof(temporary), "%s.new", path);
-	fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
-	if (fd < 0 || fd_write_all(fd, text, (size_t)size) < 0 ||
-	    rename(temporary, path) < 0)
-		log_warning("cannot write '%s': %s", path, strerror(errno));
+	r = file_replace(path, text, 0644);
+	if (r < 0)
+		log_warning("cannot write '%s': %s", path, strerror(-r));
 }
 
 /* Where workers die before they serve nobody frees a dead one's bank. The next one takes
@@ -244,7 +241,7 @@ static void keep(struct supervisor *s, int number)
 	int state = atomic_load(&kept->state);
 	char name[INHERIT_NAME];
 
-	snprintf(name, sizeof(name), "keep%d", number);
+	shared_kept_name(number, name);
 	if (state == KEPT_OFFERED && s->serving >= 0)
 		keep_offered(s, kept, name);
 	if (state == KEPT_DROPPED) {
@@ -259,7 +256,7 @@ static void kept_tidy(struct supervisor *s)
 	char name[INHERIT_NAME];
 
 	for (int i = 0; i < SHARED_KEPT; i++) {
-		snprintf(name, sizeof(name), "keep%d", i);
+		shared_kept_name(i, name);
 		if (atomic_load(&s->shared->kept[i].state) == KEPT_FREE)
 			holdings_drop(&s->holdings, name);
 	}
@@ -719,20 +716,6 @@ static void take_over(struct supervisor *s)
 	tell_file(s);
 }
 
-static int signals_open(void)
-{
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGHUP);
-	sigaddset(&set, SIGUSR1);
-	sigaddset(&set, SIGUSR2);
-	sigprocmask(SIG_SETMASK, &set, NULL);
-	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-}
-
 /* Two workers, or one whose patience was too short, may have started two supervisors:
  * only one of them may go on. */
 static bool claim(struct supervisor *s)
@@ -772,7 +755,7 @@ int supervisor_run(struct holdings *holdings, struct config *config,
 		.ended = -1,
 		.finishing = -1,
 		.busy_ms = BUSY_MS,
-		.signals = signals_open(),
+		.signals = process_signals(signals),
 		.exit_code = -1,
 	};
 

@@ -43,6 +43,8 @@
 #define EXIT_CONFLICT 4
 #define ARENAS_MAX    4 /* of malloc(3): a thread a connection would make many */
 
+static const int signals[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, 0};
+
 struct worker {
 	const struct worker_start *start;
 	struct shared *shared;
@@ -368,19 +370,6 @@ static void loop(struct worker *w)
 	}
 }
 
-static int signals_open(void)
-{
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGHUP);
-	sigaddset(&set, SIGUSR1);
-	pthread_sigmask(SIG_SETMASK, &set, NULL);
-	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-}
-
 static int run(struct worker *w)
 {
 	const struct jobs_keeper keeper = {
@@ -433,7 +422,7 @@ int worker_main(const struct worker_start *start)
 		.start = start,
 		.shared = start->holdings->shared,
 		.words = &start->holdings->shared->workers[start->bank],
-		.signals = signals_open(),
+		.signals = process_signals(signals),
 		.stop = eventfd(0, EFD_CLOEXEC),
 		.supervisor_fd = -1,
 	};
