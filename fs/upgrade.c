@@ -102,8 +102,11 @@ int upgrade_begin(struct shared *shared, struct error *err)
 	atomic_fetch_or(&shared->wishes, WISH_UPGRADE);
 	if (process_signal(atomic_load(&shared->supervisor), SIGUSR1) < 0) {
 		atomic_fetch_and(&shared->wishes, ~(uint32_t)WISH_UPGRADE);
-		return error_set(err, -EBUSY,
-				 "there is no supervisor just now: try again");
+		return error_set(
+			err, -EBUSY,
+			"there is no supervisor just now: try again, or start "
+			"deployfsd, which takes over with the program that is on "
+			"the disk");
 	}
 	log_info("upgrading to '%s'", shared->program);
 	return 0;

@@ -2,8 +2,8 @@
 /*
  * worker.h - the process that does all the work, and may die at any moment
  *
- * Forked from the supervisor, without an exec: loading the libraries again would take 40
- * ms of the pause that containers see (measured: `deployfsd --version`).
+ * Forked from the supervisor, without an exec: to load the libraries again would be most
+ * of the pause that containers see.
  */
 #pragma once
 
