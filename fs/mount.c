@@ -63,14 +63,19 @@ static struct point point_of(const char *path)
 	return point;
 }
 
+/* Where '/' is shared, as systemd has it, a bind is a peer of the mount that it is made
+ * from, and what is mounted on it would appear below it a second time. Private first, so
+ * that it is shared with nothing but its own copies. */
 static int make_shared(const char *base, struct error *err)
 {
 	struct point point = point_of(base);
 
-	if (!point.found && mount(base, base, NULL, MS_BIND, NULL) < 0)
+	if (!point.found && (mount(base, base, NULL, MS_BIND, NULL) < 0 ||
+			     mount(NULL, base, NULL, MS_PRIVATE, NULL) < 0))
 		return error_set(err, -errno, "cannot bind '%s' to itself: %s", base,
 				 strerror(errno));
-	if (!point.shared && mount(NULL, base, NULL, MS_SHARED, NULL) < 0)
+	if ((!point.found || !point.shared) &&
+	    mount(NULL, base, NULL, MS_SHARED, NULL) < 0)
 		return error_set(err, -errno, "cannot make '%s' a shared mount: %s", base,
 				 strerror(errno));
 	return 0;

@@ -440,6 +440,17 @@ def test_mount_flags(shop):
     assert any(field.startswith("shared:") for field in mount_line(shop.mount)["optional"])
 
 
+def test_where_the_root_is_shared_it_is_mounted_once(place):
+    """As on every machine with systemd. A second one, below the base, would keep it from being unmounted."""
+    daemon = place.daemon()
+    daemon.spawn(wrapper=["unshare", "--mount", "--propagation", "shared"])
+    wait_until(daemon.answers, "deployfsd answers")
+    lines = pathlib.Path(f"/proc/{daemon.worker()}/mountinfo").read_text().splitlines()
+    places = [line.split()[4] for line in lines if " fuse.deployfs " in line]
+    assert places.count(str(daemon.apps)) == 1
+    daemon.stop()
+
+
 CHANGES = {
     "create": lambda d: os.open(d / "new", os.O_CREAT | os.O_WRONLY),
     "mkdir": lambda d: os.mkdir(d / "new"),
