@@ -23,6 +23,7 @@ import reading
 import moving
 import scale
 
+REPORT = deploy.TOP / "docs" / "bench.md"
 REPETITIONS, QUICK_REPETITIONS = 7, 3
 BIG_SIZE, QUICK_BIG_SIZE = 4 << 30, 1 << 30
 SMALL_COUNT, QUICK_SMALL_COUNT = 1_000_000, 100_000
@@ -124,12 +125,13 @@ def results_of(bench, group, rows):
             yield row.failed(failure)
 
 
-def measure(bench, chosen):
-    """The results of all rows; each is printed as soon as it is there."""
+def measure(bench, chosen, told):
+    """The results of all rows; each is written to the streams @told as soon as it is there."""
     found = []
     for group, rows in chosen:
         for result in results_of(bench, group, rows):
-            print(json.dumps(result), flush=True)
+            for stream in told:
+                print(json.dumps(result), file=stream, flush=True)
             found.append(result)
     return found
 
@@ -139,9 +141,36 @@ def parse():
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--results", type=Path)
     parser.add_argument("--no-report", action="store_true")
     parser.add_argument("names", nargs="*", metavar="NAME")
     return parser.parse_args()
+
+
+def key_of(result):
+    return result["name"], result["variant"], result["peer"]
+
+
+def remembered(path):
+    """What the file has of each row, in the order of the rows: its last measurement."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    known = {key_of(result): result for result in map(json.loads, lines)}
+    order = [(row.name, row.variant, row.peer) for group in GROUPS for row in group.rows]
+    return [known[key] for key in order if key in known]
+
+
+def measure_and_report(bench, arguments):
+    chosen = wanted(arguments.names, arguments.quick)
+    if arguments.results:
+        with open(arguments.results, "a", encoding="utf-8") as file:
+            measure(bench, chosen, [sys.stdout, file])
+        results = remembered(arguments.results)
+    else:
+        results = measure(bench, chosen, [sys.stdout])
+    print(report.table(results))
+    if not arguments.no_report:
+        report.write(REPORT, results, machine.description(bench.trees.folder), arguments.quick)
+    return {stats.verdict(result) for result in results}
 
 
 def main():
@@ -151,13 +180,9 @@ def main():
         return 0
     bench = Bench(arguments.quick)
     try:
-        results = measure(bench, wanted(arguments.names, arguments.quick))
-        print(report.table(results))
-        if not arguments.no_report:
-            report.write(deploy.TOP / "docs/bench.md", results, machine.description(bench.trees.folder), arguments)
+        verdicts = measure_and_report(bench, arguments)
     finally:
         bench.close()
-    verdicts = {stats.verdict(result) for result in results}
     return 1 if "failed" in verdicts or (arguments.check and "missed" in verdicts) else 0
 
 

@@ -40,19 +40,19 @@ def table(results):
     return "\n".join(lines)
 
 
-def block(results, description, arguments):
-    how = "tests/bench/run.sh" + (" --quick" if arguments.quick else "") + "".join(f" {n}" for n in arguments.names)
+def block(results, description, quick):
+    how = "tests/bench/run.sh" + (" --quick" if quick else "")
     facts = "\n".join(f"- {what}: {value}" for what, value in [("command", f"`{how}`"), *description])
     worst = min((result["confidence"] for result in results if result["n"] > 1), default=None)
     honest = "" if worst is None else f"\nThe intervals cover the median with {100 * worst:.0f} % at least.\n"
     return f"{BEGIN}\n{facts}\n{honest}\n{table(results)}\n{END}\n"
 
 
-def write(path, results, description, arguments):
+def write(path, results, description, quick):
     """Put the results into @path; the prose around them stays."""
     text = path.read_text()
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END + "\n")
     if not begin or not end:
         raise RuntimeError(f"{path} has lost the marks between which the results go: {BEGIN} {END}")
-    path.write_text(before + block(results, description, arguments) + after)
+    path.write_text(before + block(results, description, quick) + after)

@@ -1,14 +1,15 @@
 #!/bin/bash
 # Measures deployfs against what it could be replaced by, as ratios within one run; see docs/bench.md.
 #
-#   tests/bench/run.sh [--quick] [--check] [--list] [--no-setup] [--no-report] [NAME...]
+#   tests/bench/run.sh [--quick] [--check] [--list] [--results FILE] [--no-setup] [--no-report] [NAME...]
 #
-#   NAME          only these rows; --list names them
-#   --quick       fewer repetitions, smaller files, only the rows that have a limit
-#   --check       exit with 1 where a ratio is above its limit
-#   --list        name the rows, their peers and limits
-#   --no-setup    do not look for packages to install
-#   --no-report   do not write docs/bench.md
+#   NAME            only these rows; --list names them
+#   --quick         fewer repetitions, smaller files, only the rows that have a limit
+#   --check         exit with 1 where a ratio is above its limit
+#   --list          name the rows, their peers and limits
+#   --results FILE  add the results to FILE, and report all that it has: for a run in several parts
+#   --no-setup      do not look for packages to install
+#   --no-report     do not write docs/bench.md
 #
 # Needs root on Debian, a disk with ext4 and some 30 GB of it: what is measured with is kept in
 # $DEPLOYFS_BENCH, default /var/tmp/deployfs-bench; stores and mounts end with the run. Prints a JSON

@@ -3,7 +3,6 @@
 import os
 import random
 import sys
-from types import SimpleNamespace
 
 import pytest
 
@@ -69,11 +68,11 @@ def test_the_report_keeps_the_prose_around_it(tmp_path):
                Row("warm-requests", "-", 0, "requests").counted([5, 5, 5], operations={"ioctl": 5})[1],
                Row("cold-cat", "ext4", 0.85).failed(RuntimeError("no such\nmount"))]
     for _ in range(2):
-        report.write(path, results, [("kernel", "6.18")], SimpleNamespace(quick=True, names=[]))
+        report.write(path, results, [("kernel", "6.18")], quick=True)
     text = path.read_text()
     assert text.startswith("before\n") and text.endswith("after\n")
     assert "stale" not in text and text.count("warm-cat") == 1
     assert "missed" in text and "ioctl 5" in text and "no such mount" in text and "--quick" in text
     path.write_text("no marks\n")
     with pytest.raises(RuntimeError, match="marks"):
-        report.write(path, results, [], SimpleNamespace(quick=True, names=[]))
+        report.write(path, results, [], quick=True)
