@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs what building and testing need, on Debian 12 and 13, as root.
 #
-#   tests/setup.sh build [test] [servers] [docker]
+#   tests/setup.sh build [test] [servers] [docker] [bench]
 #
 # Can be repeated: it asks dpkg first and is done at once when nothing is missing. No service of a
 # package is started. Where the system has no libfuse >= 3.17, its release tarball is taken from
@@ -56,6 +56,10 @@ group_packages() {
 		printf '%s\n' python3-pyftpdlib openssh-server vsftpd nfs-ganesha \
 			nfs-ganesha-vfs openssl
 		;;
+	bench)
+		printf '%s\n' python3 curl tar gzip zstd rsync erofs-utils squashfs-tools squashfuse \
+			archivemount libnfs-utils util-linux mount
+		;;
 	docker)
 		printf '%s\n' docker.io iptables busybox-static
 		if [ "$(debian_release)" -ge 13 ]; then
@@ -63,7 +67,7 @@ group_packages() {
 		fi
 		;;
 	*)
-		die "no group '$1': build, app, test, servers, docker"
+		die "no group '$1': build, app, test, servers, docker, bench"
 		;;
 	esac
 }
@@ -171,7 +175,7 @@ provide_mtab() {
 
 main() {
 	local group packages=()
-	[ $# -gt 0 ] || die "usage: tests/setup.sh build|app|test|servers|docker..."
+	[ $# -gt 0 ] || die "usage: tests/setup.sh build|app|test|servers|docker|bench..."
 	for group in "$@"; do
 		mapfile -t -O ${#packages[@]} packages < <(group_packages "$group")
 		group_packages "$group" >/dev/null
