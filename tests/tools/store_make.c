@@ -4,11 +4,11 @@
  *
  *   store-make STORE APPS VERSIONS [FILES [FILES-A-DIRECTORY]]
  *
- * app-0000 to app-NNNN, each with the versions 1.0 to 1.N, flipped to the first and then
- * to the last. Each version has 'stamp' and 'twin', which flip-readers wants, 'bin/run',
- * which all versions of an application share, and FILES more below 'data/'. Runs the code
- * of the daemon and of its jobs, one version after the other, on a store that nobody has
- * open; what is there already stays.
+ * app-0000 to app-NNNN; the versions of app-0007 are 7.0 to 7.N, and it is flipped to the
+ * first and then to the last. Each version has 'stamp' and 'twin', which flip-readers
+ * wants, 'bin/run', which all versions of an application share, and FILES more below
+ * 'data/'. Runs the code of the daemon and of its jobs, one version after the other, on a
+ * store that nobody has open; what is there already stays.
  *
  * Nothing is durable before the end: see fsync().
  */
@@ -179,8 +179,7 @@ static void import(struct store *store, const struct plan *plan, const char *app
 		die(path, strerror(errno));
 	request.archive_fd = archive;
 	request.pack_fd = pack;
-	if (store_index(store, &err) < 0 ||
-	    import_package(store, &request, &watch, &result, &err) < 0)
+	if (import_package(store, &request, &watch, &result, &err) < 0)
 		die(name, err.text);
 	snprintf(version.app, sizeof(version.app), "%s", app);
 	snprintf(version.name, sizeof(version.name), "%s", name);
@@ -190,19 +189,18 @@ static void import(struct store *store, const struct plan *plan, const char *app
 	version.files = result.files;
 	version.imported_ns = clock_wall_ns();
 	if (store_adopt(store, pack, "store-make.pack", &version, &err) < 0 ||
-	    store_add(store, &version, &changes, &err) < 0)
+	    store_add(store, &version, &changes, &err) < 0 ||
+	    store_index(store, &err) < 0)
 		die(name, err.text);
 	unload(store, version.pack);
 }
 
-static void flip(struct store *store, const char *app, unsigned number)
+static void flip(struct store *store, const char *app, const char *version)
 {
 	cleanup(change_list_done) struct change_list changes = {0};
 	struct error err = {0};
 	struct flip flip;
-	char version[16];
 
-	snprintf(version, sizeof(version), "1.%u", number);
 	if (catalog_flip(store->catalog, app, CHANNEL_DEFAULT, version, "root", "", NULL,
 			 &flip, &changes, &err) < 0)
 		die(app, err.text);
@@ -210,16 +208,17 @@ static void flip(struct store *store, const char *app, unsigned number)
 
 static void make_app(struct store *store, const struct plan *plan, unsigned number)
 {
-	char app[16], version[16];
+	char app[32], version[32];
 
 	snprintf(app, sizeof(app), "app-%04u", number);
 	for (unsigned i = 0; i < plan->versions; i++) {
-		snprintf(version, sizeof(version), "1.%u", i);
+		snprintf(version, sizeof(version), "%u.%u", number, i);
 		import(store, plan, app, version);
+		if (i == 0)
+			flip(store, app, version);
 	}
-	flip(store, app, 0);
 	if (plan->versions > 1)
-		flip(store, app, plan->versions - 1);
+		flip(store, app, version);
 }
 
 static void make(const struct plan *plan)
