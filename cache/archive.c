@@ -48,7 +48,7 @@ enum reader_state {
 };
 
 struct archive_reader {
-	int fd; /* borrowed */
+	struct archive_source source;
 	archive_warning_fn *warning;
 	void *context;
 	enum reader_state state;
@@ -205,7 +205,7 @@ static la_ssize_t zip_read(struct archive *lib, void *context, const void **ret)
 	ssize_t n;
 
 	do {
-		n = pread(reader->fd, reader->zip_piece, ZIP_PIECE_SIZE,
+		n = pread(reader->source.fd, reader->zip_piece, ZIP_PIECE_SIZE,
 			  (off_t)reader->zip_offset);
 	} while (n < 0 && errno == EINTR);
 	if (n < 0) {
@@ -228,7 +228,7 @@ static la_int64_t zip_seek(struct archive *lib, void *context, la_int64_t offset
 
 	if (whence == SEEK_CUR)
 		offset += (la_int64_t)reader->zip_offset;
-	if (whence == SEEK_END && fstat(reader->fd, &status) == 0)
+	if (whence == SEEK_END && fstat(reader->source.fd, &status) == 0)
 		offset += status.st_size;
 	if (offset < 0)
 		return ARCHIVE_FATAL;
@@ -238,8 +238,12 @@ static la_int64_t zip_seek(struct archive *lib, void *context, la_int64_t offset
 
 static int zip_open(struct archive_reader *reader)
 {
-	int r = zip_directory_open(reader->fd, &reader->zip, &reader->failure);
+	uint64_t end;
+	/* A zip is read from its end. */
+	int r = archive_source_wait(&reader->source, UINT64_MAX, &end, &reader->failure);
 
+	if (r == 0)
+		r = zip_directory_open(reader->source.fd, &reader->zip, &reader->failure);
 	if (r < 0 || zip_directory_count(reader->zip) == 0)
 		return r;
 	reader->zip_piece = malloc(ZIP_PIECE_SIZE);
@@ -266,7 +270,7 @@ static bool is_zip(const unsigned char *data, size_t size)
  * know, and its first piece shows what it is. */
 static int reader_open(struct archive_reader *reader)
 {
-	int r = decompressor_open(reader->fd, &reader->stream, &reader->failure);
+	int r = decompressor_open(&reader->source, &reader->stream, &reader->failure);
 
 	if (r == 0)
 		r = decompressor_read(reader->stream, &reader->first, &reader->first_size,
@@ -289,15 +293,15 @@ static int reader_open(struct archive_reader *reader)
 		decompressor_is_plain(reader->stream) ? "" : " in a compressor's format");
 }
 
-int archive_open(int fd, archive_warning_fn *warning, void *context,
-		 struct archive_reader **ret, struct error *err)
+int archive_open(const struct archive_source *source, archive_warning_fn *warning,
+		 void *context, struct archive_reader **ret, struct error *err)
 {
 	cleanup(archive_close_ptr) struct archive_reader *reader =
 		calloc(1, sizeof(*reader));
 
 	if (!reader)
 		return error_set(err, -ENOMEM, "cannot open the package: out of memory");
-	reader->fd = fd;
+	reader->source = *source;
 	reader->warning = warning;
 	reader->context = context;
 	if (reader_open(reader) < 0)
@@ -782,7 +786,7 @@ uint64_t archive_consumed(const struct archive_reader *reader)
 	if (reader->stream)
 		return decompressor_consumed(reader->stream);
 	/* The central directory is read twice. */
-	if (fstat(reader->fd, &status) == 0 &&
+	if (fstat(reader->source.fd, &status) == 0 &&
 	    reader->zip_read > (uint64_t)status.st_size)
 		return (uint64_t)status.st_size;
 	return reader->zip_read;
@@ -792,6 +796,7 @@ void archive_close(struct archive_reader *reader)
 {
 	if (!reader)
 		return;
+	archive_source_stop(&reader->source);
 	stripped_tell(&reader->stripped, reader->warning, reader->context);
 	if (reader->lib)
 		archive_read_free(reader->lib);

@@ -34,6 +34,7 @@
  */
 #pragma once
 
+#include "archive_source.h"
 #include "error.h"
 
 #include <stdbool.h>
@@ -66,21 +67,23 @@ typedef void archive_warning_fn(void *context, const char *text);
 
 /**
  * archive_open() - begin to read the package in a file
- * @fd:       readable, seekable, borrowed until archive_close(); read with pread(2) from
- *            offset 0, its own offset is left alone
+ * @source:   copied; its file and context are borrowed until archive_close(), which calls
+ *            its stop(); read with pread(2) from offset 0
  * @warning:  called by the last archive_next(), or by archive_close() when reading ended
  *            early; may be NULL
  *
  * Needs a UTF-8 locale: call setlocale(LC_ALL, "C.UTF-8") once in the process before.
  *
- * May block on the disk; of a zip it reads all headers.
+ * May block on the disk and on the source, of which it needs the first 64 KiB, and of a
+ * zip all: a zip's end says where everything is. Of a zip it reads all headers.
  *
  * Return: 0; -EBADMSG "an HTML or XML page is not a package format: …" for everything
  * that is not tar or zip, and where a zip's structure or the first piece of the
- * compressed data breaks a rule above; -ENOMEM; the negative errno of pread(2).
+ * compressed data breaks a rule above; -ENOMEM; the negative errno of pread(2) or
+ * of the source.
  */
-int archive_open(int fd, archive_warning_fn *warning, void *context,
-		 struct archive_reader **ret, struct error *err);
+int archive_open(const struct archive_source *source, archive_warning_fn *warning,
+		 void *context, struct archive_reader **ret, struct error *err);
 
 /**
  * archive_next() - the next entry; data that was not read is skipped

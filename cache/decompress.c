@@ -18,7 +18,6 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
@@ -52,9 +51,10 @@ struct codec {
 };
 
 struct decompressor {
-	int fd; /* borrowed */
-	uint64_t file_size;
+	struct archive_source source;
+	uint64_t file_end;    /* what the source has, as far as we know */
 	uint64_t file_offset; /* where the next pread(2) begins */
+	bool file_ended;      /* there is nothing behind file_offset */
 	const struct codec *codec;
 	enum state state;
 	struct error failure; /* in STATE_FAILED */
@@ -85,7 +85,7 @@ static size_t input_size(const struct decompressor *d)
 
 static bool input_is_last(const struct decompressor *d)
 {
-	return d->file_offset == d->file_size;
+	return d->file_ended;
 }
 
 static int damaged(struct decompressor *d, struct error *err, const char *reason)
@@ -346,29 +346,52 @@ static const struct codec codecs[] = {
 
 /* --- the stream --- */
 
+/* Learn how far the file reaches, when all that was there is read. */
+static int file_wait(struct decompressor *d, struct error *err)
+{
+	int r = 0;
+
+	if (d->file_offset == d->file_end && !d->file_ended) {
+		r = archive_source_wait(&d->source, d->file_offset, &d->file_end, err);
+		d->file_ended = r == 0 && d->file_end <= d->file_offset;
+	}
+	return r;
+}
+
+static int input_read(struct decompressor *d, struct error *err)
+{
+	uint64_t left = d->file_end - d->file_offset;
+	size_t room = INPUT_SIZE - d->input_end;
+	ssize_t n;
+
+	do {
+		n = pread(d->source.fd, d->input + d->input_end,
+			  left < room ? left : room, (off_t)d->file_offset);
+	} while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return error_set(err, -errno, "cannot read the package: %s",
+				 strerror(errno));
+	if (n == 0)
+		return error_set(err, -EIO,
+				 "the package became shorter while it was read");
+	d->input_end += (size_t)n;
+	d->file_offset += (uint64_t)n;
+	return 0;
+}
+
 /* Read on when there is room; what is left over is moved to the front. */
 static int input_fill(struct decompressor *d, struct error *err)
 {
 	memmove(d->input, input_data(d), input_size(d));
 	d->input_end -= d->input_at;
 	d->input_at = 0;
-	while (d->input_end < INPUT_SIZE && !input_is_last(d)) {
-		uint64_t left = d->file_size - d->file_offset;
-		size_t room = INPUT_SIZE - d->input_end;
-		ssize_t n = pread(d->fd, d->input + d->input_end,
-				  left < room ? left : room, (off_t)d->file_offset);
+	while (d->input_end < INPUT_SIZE) {
+		int r = file_wait(d, err);
 
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return error_set(err, -errno, "cannot read the package: %s",
-					 strerror(errno));
-		if (n == 0)
-			return error_set(err, -EIO,
-					 "the package became shorter while it was "
-					 "read");
-		d->input_end += (size_t)n;
-		d->file_offset += (uint64_t)n;
+		if (r == 0 && !d->file_ended)
+			r = input_read(d, err);
+		if (r < 0 || d->file_ended)
+			return r;
 	}
 	return 0;
 }
@@ -451,7 +474,7 @@ static int member(struct decompressor *d, struct error *err)
 	return error_set(
 		err, -EBADMSG,
 		"the %s data are cut off after %llu bytes: fetch the package again",
-		d->codec->name, (unsigned long long)d->file_size);
+		d->codec->name, (unsigned long long)d->file_offset);
 }
 
 static int output_fill(struct decompressor *d, struct error *err)
@@ -487,19 +510,15 @@ static const struct codec *codec_find(const unsigned char *data, size_t size)
 	return codec;
 }
 
-int decompressor_open(int fd, struct decompressor **ret, struct error *err)
+int decompressor_open(const struct archive_source *source, struct decompressor **ret,
+		      struct error *err)
 {
 	cleanup(decompressor_free_ptr) struct decompressor *d = calloc(1, sizeof(*d));
-	struct stat status;
 	int r;
 
 	if (!d)
 		return error_set(err, -ENOMEM, "cannot open the package: out of memory");
-	if (fstat(fd, &status) < 0)
-		return error_set(err, -errno, "cannot read the package: %s",
-				 strerror(errno));
-	d->fd = fd;
-	d->file_size = (uint64_t)status.st_size;
+	d->source = *source;
 	d->state = STATE_BETWEEN;
 	r = input_fill(d, err);
 	if (r < 0)
@@ -521,10 +540,10 @@ uint64_t decompressor_size(const struct decompressor *d)
 	ssize_t n;
 
 	if (decompressor_is_plain(d))
-		return d->file_size;
+		return d->source.wait ? 0 : d->file_end;
 	if (d->codec->magic != zstd_magic)
 		return 0;
-	n = pread(d->fd, head, sizeof(head), 0);
+	n = pread(d->source.fd, head, sizeof(head), 0);
 	size = n > 0 ? ZSTD_getFrameContentSize(head, (size_t)n)
 		     : ZSTD_CONTENTSIZE_UNKNOWN;
 	return size == ZSTD_CONTENTSIZE_UNKNOWN || size == ZSTD_CONTENTSIZE_ERROR ? 0

@@ -14,6 +14,7 @@
  */
 #pragma once
 
+#include "archive_source.h"
 #include "error.h"
 
 #include <stdbool.h>
@@ -27,11 +28,13 @@ struct decompressor;
 
 /**
  * decompressor_open() - begin to unpack a file
- * @fd: readable, borrowed; read with pread(2) from offset 0 to its present end
+ * @source: copied; read with pread(2) from offset 0
  *
- * Return: 0; -ENOMEM; the negative errno of fstat(2) or pread(2).
+ * Waits for the first 64 KiB. Return: 0; -ENOMEM; the negative errno of pread(2) or of
+ * the source.
  */
-int decompressor_open(int fd, struct decompressor **ret, struct error *err);
+int decompressor_open(const struct archive_source *source, struct decompressor **ret,
+		      struct error *err);
 
 /**
  * decompressor_read() - the next bytes of the stream
@@ -50,9 +53,9 @@ bool decompressor_is_plain(const struct decompressor *d);
 
 /**
  * decompressor_size() - bytes of the whole stream, where they are known before
- * A plain file's size; what the first frame of a zstd file announces, which a compressor
- * that reads from a pipe does not. Announced by whoever made the file: a hint.
- * Return: 0 where it is not known.
+ * A plain file's size, unless it still grows; what the first frame of a zstd file
+ * announces, which a compressor that reads from a pipe does not. Announced by whoever
+ * made the file: a hint. Return: 0 where it is not known.
  */
 uint64_t decompressor_size(const struct decompressor *d);
 

@@ -3,7 +3,7 @@
  * fetch.c - mirrors, tries, and the sum that decides
  *
  * What must stay true: the bytes of the file that is handed on are those that were hashed
- * (the file is appended to and hashed by one call, under a lock); a mirror is blamed for
+ * (what was appended is read again to be hashed, under a lock); a mirror is blamed for
  * wrong bytes only when all of them came from it in one stream, or came a second time; a
  * failure of this machine (disk, memory, credentials file) ends the fetch, and is never
  * put down to a server; a package without a sum is never continued from bytes of an
@@ -444,12 +444,14 @@ static int finish(struct fetch *f, const char *version, const char *file, bool l
 		.resumed = f->partial.resumed,
 		.listed = listed,
 	};
-	int r = partial_sum(&f->partial, result.sha256);
+	int r = partial_sum(&f->partial, result.sha256, f->err);
 
-	if (r < 0 || !result.version || !result.file || !result.origin ||
-	    !result.partial_path) {
+	if (r == 0 &&
+	    (!result.version || !result.file || !result.origin || !result.partial_path))
+		r = error_set(f->err, -ENOMEM, "out of memory");
+	if (r < 0) {
 		fetch_result_done(&result);
-		return error_set(f->err, -ENOMEM, "out of memory");
+		return r;
 	}
 	if (lseek(f->partial.fd, 0, SEEK_SET) < 0) {
 		r = -errno;
@@ -480,11 +482,11 @@ static int partial_matches(const struct fetch *f, const struct sums_entry *entry
 			   bool *ret)
 {
 	unsigned char sum[SHA256_SIZE];
+	int r = partial_sum(&f->partial, sum, f->err);
 
-	if (partial_sum(&f->partial, sum) < 0)
-		return error_set(f->err, -ENOMEM, "out of memory");
-	*ret = !memcmp(sum, entry->sha256, sizeof(sum));
-	return 0;
+	if (r == 0)
+		*ret = !memcmp(sum, entry->sha256, sizeof(sum));
+	return r;
 }
 
 /* The listed file from the mirror in use. Bytes that were continued may be of another

@@ -378,7 +378,7 @@ int import_package(struct store *store, const struct import_request *request,
 	import.manifest = manifest_new(&request->policy);
 	if (!import.writer || !import.manifest)
 		return error_set(err, -ENOMEM, "not enough memory");
-	r = archive_open(request->archive_fd, watch->warning, watch->context,
+	r = archive_open(&request->archive, watch->warning, watch->context,
 			 &import.reader, err);
 	if (r == 0)
 		r = check_unpacked(&import, err);

@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include "archive_source.h"
 #include "error.h"
 #include "manifest.h"
 #include "store.h"
@@ -15,8 +16,10 @@
 #include <stdint.h>
 
 struct import_request {
-	int archive_fd;        /* the verified file, borrowed */
-	uint64_t archive_size; /* bytes */
+	/* What is unpacked; for as long as it grows nobody knows whether it is the right
+	 * file, and the caller throws the pack away when it was not (I6). */
+	struct archive_source archive;
+	uint64_t archive_size; /* bytes of all of it */
 	int pack_fd;           /* empty, for reading and writing, borrowed */
 	struct manifest_policy policy;
 	uint64_t unpack_limit; /* bytes; 0: by the archive's size */

@@ -178,7 +178,7 @@ static int import_from(struct job *job, int fd, uint64_t size, const char *versi
 		       const unsigned char *sha256, json_t **ret, struct error *err)
 {
 	struct import_watch watch = {on_unpack, on_warning, job};
-	struct import_request request = {.archive_fd = fd, .archive_size = size};
+	struct import_request request = {.archive = {.fd = fd}, .archive_size = size};
 	struct import_result imported;
 	int r;
 
@@ -407,7 +407,7 @@ static int repair_unpack(struct job *job, const struct fetch_result *fetched,
 {
 	struct import_watch watch = {on_unpack, on_warning, job};
 	struct import_request request = {
-		.archive_fd = fetched->fd,
+		.archive = {.fd = fetched->fd},
 		.archive_size = fetched->size,
 		.alone = true,
 		.fresh = true,

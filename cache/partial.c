@@ -14,7 +14,6 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#define READ_SIZE      (1024 * 1024)
 #define CHECK_INTERVAL (16 * 1024 * 1024)
 
 static int partial_fail(const struct partial *partial, int code, const char *verb,
@@ -26,8 +25,8 @@ static int partial_fail(const struct partial *partial, int code, const char *ver
 
 void partial_close(struct partial *partial)
 {
+	file_hash_free(partial->hash);
 	fd_close(&partial->fd);
-	sha256_free(partial->sum);
 	free(partial->path);
 	*partial = (struct partial)PARTIAL_NONE;
 }
@@ -68,56 +67,48 @@ static int open_locked(struct partial *partial, struct error *err)
 	}
 }
 
-static int hash_all(struct partial *partial, partial_tick_fn *tick, void *context)
-{
-	cleanup(free_ptr) char *buffer = malloc(READ_SIZE);
-
-	if (!buffer)
-		return -ENOMEM;
-	for (;;) {
-		ssize_t n = pread(partial->fd, buffer, READ_SIZE, (off_t)partial->size);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		if (n == 0)
-			return 0;
-		sha256_update(partial->sum, buffer, (size_t)n);
-		partial->size += (uint64_t)n;
-		if (tick)
-			tick(context, partial->size);
-	}
-}
-
 int partial_reset(struct partial *partial, struct error *err)
 {
+	file_hash_reset(partial->hash);
 	if (ftruncate(partial->fd, 0) < 0)
 		return partial_fail(partial, -errno, "truncate", err);
-	sha256_reset(partial->sum);
 	partial->size = partial->resumed = partial->checked = 0;
 	return 0;
 }
 
+/* What is there from an earlier run. */
+static int hash_present(struct partial *partial, file_hash_tick_fn *tick, void *context)
+{
+	unsigned char sum[SHA256_SIZE];
+	struct stat stat;
+
+	if (fstat(partial->fd, &stat) < 0)
+		return -errno;
+	partial->size = (uint64_t)stat.st_size;
+	file_hash_grown(partial->hash, partial->size);
+	return file_hash_sum(partial->hash, tick, context, sum);
+}
+
 int partial_open(const char *dir, const char *file, uint64_t reserve,
-		 partial_tick_fn *tick, void *context, struct partial *ret,
+		 file_hash_tick_fn *tick, void *context, struct partial *ret,
 		 struct error *err)
 {
 	cleanup(partial_close) struct partial partial = PARTIAL_NONE;
 	int r;
 
 	partial.reserve = reserve;
-	partial.sum = sha256_new();
-	if (asprintf(&partial.path, "%s/%s", dir, file) < 0)
+	if (asprintf(&partial.path, "%s/%s", dir, file) < 0) {
 		partial.path = NULL;
-	if (!partial.sum || !partial.path)
 		return error_set(err, -ENOMEM, "out of memory");
+	}
 	r = open_locked(&partial, err);
 	if (r < 0)
 		return r;
-	r = hash_all(&partial, tick, context);
-	if (r == -ENOMEM)
-		return error_set(err, r, "out of memory");
+	r = file_hash_new(partial.fd, &partial.hash);
+	if (r == 0)
+		r = hash_present(&partial, tick, context);
+	if (r == -ENOMEM || !partial.hash)
+		return partial_fail(&partial, r, "hash", err);
 	if (r < 0)
 		r = partial_reset(&partial, err);
 	if (r < 0)
@@ -167,14 +158,17 @@ int partial_append(struct partial *partial, const void *data, size_t size,
 			partial_unlink(partial);
 		return partial_fail(partial, r, "write", err);
 	}
-	sha256_update(partial->sum, data, size);
 	partial->size += size;
+	file_hash_grown(partial->hash, partial->size);
 	return 0;
 }
 
-int partial_sum(const struct partial *partial, unsigned char ret[static SHA256_SIZE])
+int partial_sum(const struct partial *partial, unsigned char ret[static SHA256_SIZE],
+		struct error *err)
 {
-	return sha256_peek(partial->sum, ret) ? 0 : -ENOMEM;
+	int r = file_hash_sum(partial->hash, NULL, NULL, ret);
+
+	return r < 0 ? partial_fail(partial, r, "hash", err) : 0;
 }
 
 void partial_unlink(struct partial *partial)

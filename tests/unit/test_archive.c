@@ -18,6 +18,7 @@
 #include <locale.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -120,7 +121,8 @@ static void check_item(const struct archive_item *item)
 		assert_int_equal(item->size, 0);
 }
 
-static void read_all(int fd, bool content, struct outcome *outcome)
+static void read_source(const struct archive_source *source, bool content,
+			struct outcome *outcome)
 {
 	cleanup(sha256_free_ptr) struct sha256 *sum = sha256_new();
 	struct archive_reader *reader = NULL;
@@ -130,7 +132,7 @@ static void read_all(int fd, bool content, struct outcome *outcome)
 	assert_non_null(sum);
 	sha256_reset(sum);
 	memset(outcome, 0, sizeof(*outcome));
-	r = archive_open(fd, warning_keep, outcome, &reader, &outcome->err);
+	r = archive_open(source, warning_keep, outcome, &reader, &outcome->err);
 	if (r == 0) {
 		while ((r = archive_next(reader, &item, &outcome->err)) > 0) {
 			check_item(&item);
@@ -153,6 +155,11 @@ static void read_all(int fd, bool content, struct outcome *outcome)
 		assert_int_equal(outcome->err.code, r);
 		assert_true(*outcome->err.text);
 	}
+}
+
+static void read_all(int fd, bool content, struct outcome *outcome)
+{
+	read_source(&(struct archive_source){.fd = fd}, content, outcome);
 }
 
 static int open_case(const char *file)
@@ -284,7 +291,9 @@ static void list_case(const char *file, char *text, size_t size)
 	int r;
 
 	*text = '\0';
-	assert_int_equal(archive_open(fd, NULL, NULL, &reader, &err), 0);
+	assert_int_equal(archive_open(&(struct archive_source){.fd = fd}, NULL, NULL,
+				      &reader, &err),
+			 0);
 	while ((r = archive_next(reader, &item, &err)) > 0)
 		snprintf(text + strlen(text), size - strlen(text),
 			 "%c%03o %s%s%s %" PRIu64 " %" PRId64 ".%09u\n",
@@ -392,7 +401,9 @@ static void reading_may_stop_anywhere(void **state)
 	struct archive_item item;
 	struct outcome outcome = {0};
 
-	assert_int_equal(archive_open(fd, warning_keep, &outcome, &reader, NULL), 0);
+	assert_int_equal(archive_open(&(struct archive_source){.fd = fd}, warning_keep,
+				      &outcome, &reader, NULL),
+			 0);
 	assert_int_equal(archive_next(reader, &item, NULL), 1);
 	archive_close(reader);
 	assert_string_equal(
@@ -408,9 +419,94 @@ static void unreadable_file_is_an_error_of_the_system(void **state)
 	struct archive_reader *reader = NULL;
 	struct error err;
 
-	assert_int_equal(archive_open(fd, NULL, NULL, &reader, &err), -EISDIR);
+	assert_int_equal(archive_open(&(struct archive_source){.fd = fd}, NULL, NULL,
+				      &reader, &err),
+			 -EISDIR);
 	assert_int_equal(err.code, -EISDIR);
 	assert_null(reader);
+}
+
+/* --- a file that grows --- */
+
+struct growing {
+	uint64_t size;   /* in the end */
+	uint64_t end;    /* shown so far */
+	uint64_t step;   /* bytes a wait */
+	uint64_t broken; /* where the download breaks off; 0: never */
+	atomic_uint stopped;
+};
+
+static int growing_wait(void *context, uint64_t offset, uint64_t *ret_end,
+			struct error *err)
+{
+	struct growing *file = context;
+
+	while (file->end <= offset && file->end < file->size) {
+		if (file->broken && file->end >= file->broken)
+			return error_set(err, -ETIMEDOUT, "nothing came");
+		file->end += file->step;
+	}
+	if (file->end > file->size)
+		file->end = file->size;
+	*ret_end = file->end;
+	return 0;
+}
+
+static void growing_stop(void *context)
+{
+	struct growing *file = context;
+
+	atomic_fetch_add(&file->stopped, 1);
+}
+
+static void read_growing(const char *name, uint64_t step, uint64_t broken,
+			 struct outcome *outcome)
+{
+	cleanup(fd_close) int fd = open_case(name);
+	struct growing file = {.step = step, .broken = broken};
+	struct archive_source source = {fd, growing_wait, growing_stop, &file};
+	struct stat status;
+
+	assert_int_equal(fstat(fd, &status), 0);
+	file.size = (uint64_t)status.st_size;
+	read_source(&source, true, outcome);
+	assert_true(atomic_load(&file.stopped) > 0);
+}
+
+static void file_that_grows_gives_what_the_whole_one_gives(void **state)
+{
+	static const uint64_t steps[] = {1, 511, 65536};
+	size_t i;
+	json_t *one;
+
+	json_array_foreach (cases, i, one) {
+		const char *name = field(one, "file");
+		struct outcome whole, grown;
+
+		if (!strcmp(field(one, "layer"), "budget"))
+			continue;
+		read_case(name, true, &whole);
+		for (size_t s = 0; s < sizeof(steps) / sizeof(steps[0]); s++) {
+			read_growing(name, steps[s], 0, &grown);
+			assert_int_equal(grown.result, whole.result);
+			assert_string_equal(grown.err.text, whole.err.text);
+			assert_memory_equal(grown.sum, whole.sum, sizeof(whole.sum));
+		}
+	}
+}
+
+static void download_that_breaks_off_is_its_own_error(void **state)
+{
+	static const char *const files[] = {"good-tar.tar", "good-zst.tar.zst",
+					    "members-gz.tar.gz", "good-xz.tar.xz",
+					    "zip-good.zip"};
+	struct outcome outcome;
+
+	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+		read_growing(files[i], 7, 50, &outcome);
+		assert_int_equal(outcome.result, -ETIMEDOUT);
+		assert_string_equal(outcome.err.text, "nothing came");
+	}
 }
 
 /* --- random damage --- */
@@ -598,6 +694,8 @@ static const struct CMUnitTest fixed_tests[] = {
 	cmocka_unit_test(reading_may_stop_anywhere),
 	cmocka_unit_test(unreadable_file_is_an_error_of_the_system),
 	cmocka_unit_test(archive_is_judged_the_same_without_reading),
+	cmocka_unit_test(file_that_grows_gives_what_the_whole_one_gives),
+	cmocka_unit_test(download_that_breaks_off_is_its_own_error),
 	cmocka_unit_test(no_mutation_crashes_hangs_or_passes_for_the_original),
 };
 

@@ -166,11 +166,11 @@ static int import_tree(struct site *site, const char *version)
 	shell("tar -C '%s/%s' --sort=name --owner=0 --group=0 -cf '%s/%s.tar' .",
 	      site->dir, version, site->dir, version);
 	snprintf(path, sizeof(path), "%s/%s.tar", site->dir, version);
-	request.archive_fd = open(path, O_RDONLY | O_CLOEXEC);
-	assert_true(request.archive_fd >= 0);
-	request.archive_size = (uint64_t)lseek(request.archive_fd, 0, SEEK_END);
+	request.archive.fd = open(path, O_RDONLY | O_CLOEXEC);
+	assert_true(request.archive.fd >= 0);
+	request.archive_size = (uint64_t)lseek(request.archive.fd, 0, SEEK_END);
 	r = import_package(site->store, &request, &watch, &result, &site->err);
-	close(request.archive_fd);
+	close(request.archive.fd);
 	if (r < 0)
 		fail_msg("%s", site->err.text);
 	site->shared = result.shared;
