@@ -177,7 +177,7 @@ static void import(struct store *store, const struct plan *plan, const char *app
 		    O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (pack < 0)
 		die(path, strerror(errno));
-	request.archive_fd = archive;
+	request.archive.fd = archive;
 	request.pack_fd = pack;
 	if (import_package(store, &request, &watch, &result, &err) < 0)
 		die(name, err.text);
