@@ -9,6 +9,7 @@
     big-MIB.tar      one file that nothing can compress
     small-COUNT.tar.zst   that many files of some hundred bytes
 """
+import json
 import os
 import random
 import re
@@ -146,6 +147,8 @@ class Tree(Kept):
         count = len(files_of(tree))
         if count < self.least_files:
             raise RuntimeError(f"the tree has {count} files, fewer than {self.least_files}")
+        command, env = self.starter(tree)
+        run(*command, env=env)
         set_mtimes(tree, MTIME)
         pack(tree, path)
 
@@ -196,8 +199,7 @@ class Python(Tree):
     modules = """
         json email.mime.multipart http.client asyncio sqlite3 ssl decimal multiprocessing.pool xml.dom.minidom
         networkx django.core.management django.db.models django.forms docutils.core pygments.lexers sqlparse
-        sympy botocore.session sqlalchemy.orm twisted.internet.defer jinja2 babel.dates numpy scipy.linalg
-        pandas""".split()
+        sympy sqlalchemy.orm jinja2 babel.dates numpy scipy.linalg""".split()
     # Of CPython's own tests: not meant to be compiled.
     uncompilable = r"bad_coding|badsyntax|lib2to3/tests"
 
@@ -233,9 +235,9 @@ class Python(Tree):
 
 
 class Node(Tree):
+    """A root of its own, as a container's is: Debian's Node.js looks for some of its files by absolute paths."""
     name = "node"
-    roots = ("webpack", "eslint")
-    libraries = r"lib(brotli1|c-ares|icu|nghttp2|uv1|node|ssl)"
+    programs = ("webpack", "eslint")
 
     @staticmethod
     def available(name):
@@ -247,24 +249,23 @@ class Node(Tree):
 
     @staticmethod
     def depends(*names):
-        """All packages that those need."""
+        """All packages that those need, and what these need."""
         without = [f"--no-{what}" for what in ("recommends", "suggests", "conflicts", "breaks", "replaces", "enhances")]
-        said = run("apt-cache", "depends", "--recurse", *without, *names)
-        return re.findall(r"^[a-z].*$", said, re.M)
+        return re.findall(r"^[a-z].*$", run("apt-cache", "depends", "--recurse", *without, *names), re.M)
 
     def fill(self, tree, work):
         engine = run("apt-cache", "search", "--names-only", "^libnode[0-9]+$").split()[0]
-        needed = [name for name in self.depends(engine) if re.match(self.libraries, name)]
-        needed += [name for name in self.depends(*self.roots) if name.startswith("node-")]
-        names = dict.fromkeys([*self.roots, *needed])
-        unpack_packages([self.available("nodejs"), *names], tree, work)
+        needed = re.findall(r"^ *Depends: (\S+)$", run("apt-cache", "depends", engine), re.M)
+        modules = [name for name in self.depends(engine, *self.programs) if name.startswith("node-")]
+        names = dict.fromkeys([engine, "libc6", "libgcc-s1", *needed, *self.programs, *modules])
+        tree.mkdir()
+        unpack_packages([self.available("nodejs"), *names], tree / "usr", work)
+        for name in ("lib", "lib64"):
+            (tree / name).symlink_to(f"usr/{name}")
 
     def starter(self, root):
-        env = {"NODE_PATH": f"{root}/share/nodejs", "LD_LIBRARY_PATH": str(libraries(root)), "PATH": "/usr/bin:/bin"}
-        program = ("for (const name of ['webpack', 'eslint']) require(name);\n"
-                   "const out = Object.keys(require.cache).filter(f => !f.startsWith(process.argv[1]));\n"
-                   "if (out.length) { console.error('loaded from elsewhere:', out); process.exit(1); }")
-        return [Path(root, "bin/node"), "-e", program, root], env
+        program = f"for (const name of {json.dumps(self.programs)}) require(name)"
+        return ["/usr/sbin/chroot", root, "/usr/bin/node", "-e", program], {"PATH": "/usr/bin"}
 
 
 # -- single files
