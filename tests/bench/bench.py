@@ -2,6 +2,7 @@
 """Measures the rows of docs/bench.md. Run it by run.sh, which gives it namespaces of its own."""
 import argparse
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -38,6 +39,7 @@ class Bench:
         self.big_size = QUICK_BIG_SIZE if quick else BIG_SIZE
         self.small_count = QUICK_SMALL_COUNT if quick else SMALL_COUNT
         self.trees = trees.Trees(os.environ.get("DEPLOYFS_BENCH", "/var/tmp/deployfs-bench"))
+        self.lock = self.lock_folder()
         # On the same file system, or the comparison would be one of disks.
         self.work = Path(tempfile.mkdtemp(prefix="run-", dir=self.trees.folder))
         self.work.chmod(0o755)
@@ -45,6 +47,17 @@ class Bench:
         self.shown = []  # those that show something of what is read
         self.ending = contextlib.ExitStack()
         self.ending.callback(shutil.rmtree, self.work)
+
+    def lock_folder(self):
+        """One at a time. What one that was killed has left is removed."""
+        lock = open(self.trees.folder / "lock", "w", encoding="ascii")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit(f"bench: another one runs with {self.trees.folder}: it would be measured too")
+        for left in self.trees.folder.glob("run-*"):
+            shutil.rmtree(left)
+        return lock
 
     def close(self):
         self.ending.close()

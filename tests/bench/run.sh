@@ -65,7 +65,7 @@ main() {
 	# What is mounted and started ends with the namespaces, however this ends.
 	export -f measure
 	export top build
-	unshare --mount --propagation private --pid --fork --kill-child --mount-proc \
+	exec unshare --mount --propagation private --pid --fork --kill-child --mount-proc \
 		bash -c 'measure "$@"; exit $?' bench "${arguments[@]}"
 }
 
