@@ -4,14 +4,20 @@
 #include <stddef.h>
 #include <time.h>
 
-#define NS_PER_S 1000000000LL
+#define NS_PER_S  1000000000LL
+#define NS_PER_MS 1000000
 
-uint64_t clock_monotonic_ms(void)
+uint64_t clock_monotonic_ns(void)
 {
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+	return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
+}
+
+uint64_t clock_monotonic_ms(void)
+{
+	return clock_monotonic_ns() / NS_PER_MS;
 }
 
 int64_t clock_wall_ns(void)

@@ -9,6 +9,9 @@
 /** clock_monotonic_ms() - milliseconds that no change of the wall clock moves */
 uint64_t clock_monotonic_ms(void);
 
+/** clock_monotonic_ns() - the same in nanoseconds, for what is short */
+uint64_t clock_monotonic_ns(void);
+
 /** clock_wall_ns() - nanoseconds since 1970, UTC */
 int64_t clock_wall_ns(void);
 

@@ -650,14 +650,16 @@ void pack_distrust(const struct pack *pack, uint32_t object)
 					  memory_order_relaxed);
 }
 
-int pack_read_object(const struct pack *pack, uint32_t object, uint64_t offset,
-		     size_t size, bool again, void *buffer, const void **ret_data,
-		     size_t *ret_size)
+/* pack_read_object(); *@ret_compared: with a checksum, now */
+static int object_read(const struct pack *pack, uint32_t object, uint64_t offset,
+		       size_t size, bool again, void *buffer, const void **ret_data,
+		       size_t *ret_size, bool *ret_compared)
 {
 	const struct pack_object *record = &pack->meta.objects[object];
 	uint64_t first, end, from, to;
 	int r;
 
+	*ret_compared = false;
 	if (offset >= record->size || size == 0) {
 		*ret_data = buffer;
 		*ret_size = 0;
@@ -689,7 +691,18 @@ int pack_read_object(const struct pack *pack, uint32_t object, uint64_t offset,
 		return r;
 	*ret_data = (const char *)buffer + (offset - from);
 	*ret_size = size;
+	*ret_compared = true;
 	return 0;
+}
+
+int pack_read_object(const struct pack *pack, uint32_t object, uint64_t offset,
+		     size_t size, bool again, void *buffer, const void **ret_data,
+		     size_t *ret_size)
+{
+	bool compared;
+
+	return object_read(pack, object, offset, size, again, buffer, ret_data, ret_size,
+			   &compared);
 }
 
 void pack_entry_path(const struct pack *pack, uint32_t dir,
@@ -762,6 +775,7 @@ int pack_read(struct pack *pack, uint32_t node, uint64_t offset, size_t size,
 {
 	const struct pack *holder;
 	uint32_t object;
+	bool compared;
 	int r;
 
 	if (node >= pack->meta.node_count)
@@ -769,11 +783,13 @@ int pack_read(struct pack *pack, uint32_t node, uint64_t offset, size_t size,
 	r = pack_node_object(pack, node, &holder, &object);
 	if (r < 0)
 		return -EIO;
-	r = pack_read_object(holder, object, offset, size, false, buffer, ret_data,
-			     ret_size);
+	r = object_read(holder, object, offset, size, false, buffer, ret_data, ret_size,
+			&compared);
 	if (r == -EBADMSG)
 		log_rotten(pack, node, offset);
 	if (r < 0)
 		pack_note_damage(holder);
+	else
+		pack_set_count(pack->set, compared, *ret_size);
 	return r < 0 ? -EIO : 0;
 }

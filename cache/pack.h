@@ -339,5 +339,16 @@ void pack_set_watch(struct pack_set *set, int eventfd);
 /** pack_set_next_damaged() - a pack with a note, which is taken; a reference, or NULL */
 struct pack *pack_set_next_damaged(struct pack_set *set);
 
+/** What a set has in memory, and what its packs were read for. */
+struct pack_counts {
+	uint64_t packs, loaded;
+	uint64_t meta_bytes;  /* of the metadata of the loaded ones */
+	uint64_t first_bytes; /* handed out by pack_read() with a checksum compared */
+	uint64_t again_bytes; /* the same, where the blocks were known to be right */
+};
+
+/** pack_set_counts() - at this moment; the bytes since the set was made */
+void pack_set_counts(struct pack_set *set, struct pack_counts *ret);
+
 /** pack_path() - "<directory>/<id>.pack" into @text */
 const char *pack_path(const struct pack_set *set, uint64_t id, char text[static 4096]);

@@ -22,7 +22,8 @@ struct pack_set {
 	pthread_rwlock_t lock; /* guards what follows */
 	struct pack **packs;   /* each a reference */
 	size_t count, room;
-	atomic_int watcher; /* an eventfd, not ours; -1: none */
+	atomic_int watcher;                        /* an eventfd, not ours; -1: none */
+	_Atomic uint64_t first_bytes, again_bytes; /* see struct pack_counts */
 };
 
 struct pack_set *pack_set_new(const char *directory)
@@ -105,6 +106,32 @@ void pack_note_damage(const struct pack *pack)
 
 	if (!atomic_exchange(&noted->damage_seen, true) && fd >= 0)
 		eventfd_write(fd, 1);
+}
+
+void pack_set_count(struct pack_set *set, bool first, uint64_t size)
+{
+	if (set)
+		atomic_fetch_add_explicit(first ? &set->first_bytes : &set->again_bytes,
+					  size, memory_order_relaxed);
+}
+
+void pack_set_counts(struct pack_set *set, struct pack_counts *ret)
+{
+	*ret = (struct pack_counts){
+		.first_bytes = atomic_load(&set->first_bytes),
+		.again_bytes = atomic_load(&set->again_bytes),
+	};
+	pthread_rwlock_rdlock(&set->lock);
+	ret->packs = set->count;
+	for (size_t i = 0; i < set->count; i++) {
+		const struct pack *pack = set->packs[i];
+
+		if (!atomic_load_explicit(&pack->loaded, memory_order_acquire))
+			continue;
+		ret->loaded++;
+		ret->meta_bytes += pack->header.meta_size;
+	}
+	pthread_rwlock_unlock(&set->lock);
 }
 
 void pack_set_watch(struct pack_set *set, int eventfd)

@@ -111,19 +111,52 @@ static int print_each(json_t *reply, const char *name,
 	return 0;
 }
 
+/* What most requests are; a daemon that is older than this program does not tell. */
+static void print_latency(json_t *latency)
+{
+	static const char *const operations[] = {"lookup", "readdirplus", "read"};
+	char text[256] = "";
+	size_t size = 0;
+
+	for (size_t i = 0; i < sizeof(operations) / sizeof(operations[0]); i++) {
+		json_t *of = json_object_get(latency, operations[i]);
+		json_t *mean = json_object_get(of, "mean_us");
+		json_t *most = json_object_get(of, "p99_us");
+
+		if (json_is_number(mean) && json_is_number(most))
+			size += (size_t)snprintf(text + size, sizeof(text) - size,
+						 "%s%s %.0f us (99 %%: %.0f)",
+						 size ? ", " : "", operations[i],
+						 json_number_value(mean),
+						 json_number_value(most));
+		if (size >= sizeof(text))
+			return;
+	}
+	if (size)
+		print_line(stdout, "latency    %s", text);
+}
+
 static int print_requests(json_t *reply, struct error *err)
 {
-	json_t *read_bytes;
+	json_t *fuse, *read_bytes;
+	char text[32], waiting[64] = "";
+	uint64_t waits;
 	json_int_t total;
-	char text[32];
 	int r;
 
-	r = reply_read(reply, err, "{s:{s:I, s:o}}", "fuse", "total", &total,
-		       "read_bytes", &read_bytes);
+	r = reply_read(reply, err, "{s:o}", "fuse", &fuse);
+	if (r == 0)
+		r = reply_read(fuse, err, "{s:I, s:o}", "total", &total, "read_bytes",
+			       &read_bytes);
 	if (r < 0)
 		return r;
-	print_line(stdout, "requests   %jd of the kernel, %s read", (intmax_t)total,
-		   reply_size(read_bytes, text));
+	waits = reply_number(json_object_get(fuse, "waiting"), 0);
+	if (waits)
+		snprintf(waiting, sizeof(waiting), ", %ju without a reply",
+			 (uintmax_t)waits);
+	print_line(stdout, "requests   %jd of the kernel, %s read%s", (intmax_t)total,
+		   reply_size(read_bytes, text), waiting);
+	print_latency(json_object_get(fuse, "latency"));
 	return 0;
 }
 

@@ -56,6 +56,7 @@ static const struct route {
 	api_handler_fn *handler;
 } routes[] = {
 	{"GET", "status", api_get_status},
+	{"GET", "metrics", api_get_metrics},
 	{"GET", "apps", api_get_apps},
 	{"GET", "apps/APP", api_get_app},
 	{"GET", "apps/APP/history", api_get_history},
@@ -165,11 +166,27 @@ static int connection_fd(struct MHD_Connection *connection)
 	return info ? info->connect_fd : -1;
 }
 
+/* @text: taken over */
+static enum MHD_Result reply_text(struct MHD_Connection *connection, int status,
+				  char *text, const char *type)
+{
+	struct MHD_Response *response = MHD_create_response_from_buffer(
+		strlen(text), text, MHD_RESPMEM_MUST_FREE);
+	enum MHD_Result sent;
+
+	if (!response) {
+		free(text);
+		return MHD_NO;
+	}
+	MHD_add_response_header(response, "Content-Type", type);
+	sent = MHD_queue_response(connection, (unsigned)status, response);
+	MHD_destroy_response(response);
+	return sent;
+}
+
 static enum MHD_Result reply(struct MHD_Connection *connection, int status, json_t *json)
 {
 	char *text = json ? json_dumps(json, JSON_COMPACT | JSON_ENSURE_ASCII) : NULL;
-	struct MHD_Response *response;
-	enum MHD_Result sent;
 
 	json_decref(json);
 	if (!text) {
@@ -179,16 +196,7 @@ static enum MHD_Result reply(struct MHD_Connection *connection, int status, json
 	}
 	if (!text)
 		return MHD_NO;
-	response = MHD_create_response_from_buffer(strlen(text), text,
-						   MHD_RESPMEM_MUST_FREE);
-	if (!response) {
-		free(text);
-		return MHD_NO;
-	}
-	MHD_add_response_header(response, "Content-Type", "application/json");
-	sent = MHD_queue_response(connection, (unsigned)status, response);
-	MHD_destroy_response(response);
-	return sent;
+	return reply_text(connection, status, text, "application/json");
 }
 
 static enum MHD_Result reply_error(struct MHD_Connection *connection, int status,
@@ -383,6 +391,9 @@ static enum MHD_Result answer(struct api *api, struct MHD_Connection *connection
 		err.code = r;
 		return reply_error(connection, http_status(r), &err);
 	}
+	if (request.text)
+		return reply_text(connection, request.status, request.text,
+				  request.text_type);
 	incoming->stop = request.stop;
 	json_object_set_new(json, "schema", json_integer(1));
 	return reply(connection, request.status, json);
@@ -446,6 +457,10 @@ static void on_connection(void *context, struct MHD_Connection *connection, void
 	int fd = connection_fd(connection);
 	struct ucred peer;
 
+	metrics_add(&api->service->metrics,
+		    what == MHD_CONNECTION_NOTIFY_CLOSED ? METRIC_API_CLOSED
+							 : METRIC_API_OPENED,
+		    1);
 	if (what == MHD_CONNECTION_NOTIFY_CLOSED) {
 		if (*state)
 			atomic_fetch_sub(&api->others, 1);

@@ -14,48 +14,86 @@
 #include <unistd.h>
 
 #define WAIT_MAX_S 60
+#define NS_PER_US  1000.0
+
+void api_store_use(struct service *service, struct api_store_use *ret)
+{
+	cleanup(free_ptr) struct partial *partials = NULL;
+	size_t count = 0;
+
+	*ret = (struct api_store_use){0};
+	catalog_bytes(service->store->catalog, &ret->packs, NULL);
+	store_partials(service->store, &partials, &count, NULL);
+	for (size_t i = 0; i < count; i++)
+		ret->partial += partials[i].bytes;
+}
 
 static json_t *space_json(struct service *service)
 {
 	struct space space = {0};
-	uint64_t packs = 0, partial = 0;
-	cleanup(free_ptr) struct partial *partials = NULL;
-	size_t count = 0;
+	struct api_store_use use;
 
 	service_space(service, &space, NULL);
-	catalog_bytes(service->store->catalog, &packs, NULL);
-	store_partials(service->store, &partials, &count, NULL);
-	for (size_t i = 0; i < count; i++)
-		partial += partials[i].bytes;
+	api_store_use(service, &use);
 	return json_pack("{s:I, s:I, s:I, s:I, s:I}", "total", (json_int_t)space.total,
 			 "free", (json_int_t)space.free, "reserve",
-			 (json_int_t)space.reserve, "packs", (json_int_t)packs, "partial",
-			 (json_int_t)partial);
+			 (json_int_t)space.reserve, "packs", (json_int_t)use.packs,
+			 "partial", (json_int_t)use.partial);
+}
+
+static json_t *latency_json(const struct histogram *histogram)
+{
+	struct tally tally;
+
+	histogram_read(histogram, &tally);
+	if (tally.count == 0)
+		return json_pack("{s:i, s:n, s:n, s:n}", "count", 0, "mean_us", "p50_us",
+				 "p99_us");
+	return json_pack("{s:I, s:f, s:f, s:f}", "count", (json_int_t)tally.count,
+			 "mean_us", (double)tally_mean_ns(&tally) / NS_PER_US, "p50_us",
+			 (double)tally_quantile_ns(&tally, 50) / NS_PER_US, "p99_us",
+			 (double)tally_quantile_ns(&tally, 99) / NS_PER_US);
+}
+
+static json_t *requests_json(const struct metrics *metrics, uint64_t *ret_total)
+{
+	json_t *requests = json_object();
+
+	for (int kind = 0; kind < REQUEST_KINDS; kind++) {
+		uint64_t count = atomic_load_explicit(&metrics->received[kind],
+						      memory_order_relaxed);
+
+		*ret_total += count;
+		json_object_set_new(requests, apps_request_name((enum apps_request)kind),
+				    json_integer((json_int_t)count));
+	}
+	return requests;
 }
 
 static json_t *fuse_json(const struct service *service)
 {
-	const struct apps_counters *counters = apps_counters(service->apps);
-	json_t *requests = json_object();
+	const struct metrics *metrics = &service->metrics;
+	json_t *latency = json_object(), *requests;
+	struct apps_load load;
 	uint64_t total = 0;
 
-	for (int kind = 0; kind < REQUEST_KINDS; kind++) {
-		uint64_t count = atomic_load_explicit(&counters->requests[kind],
-						      memory_order_relaxed);
-
-		total += count;
-		json_object_set_new(requests, apps_request_name((enum apps_request)kind),
-				    json_integer((json_int_t)count));
-	}
-	return json_pack("{s:I, s:o, s:I}", "total", (json_int_t)total, "requests",
-			 requests, "read_bytes",
-			 (json_int_t)atomic_load_explicit(&counters->read_bytes,
-							  memory_order_relaxed));
+	apps_load(service->apps, &load);
+	requests = requests_json(metrics, &total);
+	for (int kind = 0; kind < REQUEST_KINDS; kind++)
+		json_object_set_new(latency, apps_request_name((enum apps_request)kind),
+				    latency_json(&metrics->answered[kind]));
+	return json_pack("{s:I, s:o, s:I, s:o, s:i, s:i, s:o}", "total",
+			 (json_int_t)total, "requests", requests, "read_bytes",
+			 (json_int_t)metrics_get(metrics, METRIC_READ_BYTES), "latency",
+			 latency, "threads", (int)load.threads, "busy", (int)load.busy,
+			 "waiting",
+			 load.waiting < 0 ? json_null() : json_integer(load.waiting));
 }
 
-/* Every origin that the configuration names, once. */
-static json_t *all_origins(struct service *service, const struct config *config)
+json_t *api_origins(struct service *service)
 {
+	struct config_use *use = service_config(service);
+	const struct config *config = use->config;
 	json_t *all = origins_json(service->origins, config->defaults.origins);
 
 	for (size_t i = 0; i < config->app_count; i++) {
@@ -67,6 +105,7 @@ static json_t *all_origins(struct service *service, const struct config *config)
 		json_array_extend(all, more);
 		json_decref(more);
 	}
+	service_config_done(service, use);
 	return all;
 }
 
@@ -87,21 +126,25 @@ static json_t *supervisor_json(const struct shared *shared)
 
 static int count_damaged(void *context, const struct version *version)
 {
-	json_int_t *count = context;
+	uint64_t *count = context;
 
 	*count += version->state == VERSION_PRESENT && *version->damage;
 	return 0;
 }
 
+uint64_t api_damaged(struct service *service)
+{
+	uint64_t count = 0;
+
+	catalog_each_version(service->store->catalog, NULL, count_damaged, &count, NULL);
+	return count;
+}
+
 int api_get_status(struct api_request *request, json_t **ret, struct error *err)
 {
 	struct service *service = request->service;
-	struct config_use *use = service_config(service);
 	uint64_t apps, versions;
-	json_int_t damaged = 0;
 
-	catalog_each_version(service->store->catalog, NULL, count_damaged, &damaged,
-			     NULL);
 	view_counts(service->view, &apps, &versions);
 	*ret = json_pack(
 		"{s:s, s:i, s:I, s:s, s:s, s:b, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o}",
@@ -109,11 +152,10 @@ int api_get_status(struct api_request *request, json_t **ret, struct error *err)
 		(json_int_t)((clock_monotonic_ms() - service->started_ms) / 1000),
 		"mount", service->mount.base, "store", service->store->path, "healthy",
 		service_healthy(service), "apps", (json_int_t)apps, "versions",
-		(json_int_t)versions, "damaged", damaged, "space", space_json(service),
-		"origins", all_origins(service, use->config), "fuse", fuse_json(service),
-		"jobs", jobs_list(service->jobs, true), "supervisor",
+		(json_int_t)versions, "damaged", (json_int_t)api_damaged(service),
+		"space", space_json(service), "origins", api_origins(service), "fuse",
+		fuse_json(service), "jobs", jobs_list(service->jobs, true), "supervisor",
 		supervisor_json(service->place.shared));
-	service_config_done(service, use);
 	return *ret ? 0 : error_set(err, -ENOMEM, "not enough memory");
 }
 

@@ -16,6 +16,7 @@
 
 #include "cleanup.h"
 #include "clock.h"
+#include "fd.h"
 #include "holders.h"
 #include "log.h"
 #include "own_lookup.h"
@@ -33,6 +34,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -44,6 +46,8 @@
 #define NOTIFY_RESEND 7                 /* libfuse 3.17's headers do not have it */
 #define WAKE_SIGNAL   SIGRTMIN          /* ends a thread's wait for a request */
 #define WAKE_EVERY_NS 20000000
+#define NS_PER_MS     1000000
+#define WAITING_MAX   64 /* bytes of a number in fusectl */
 
 /* A serving thread and where it receives its requests. */
 struct server {
@@ -60,7 +64,7 @@ struct apps {
 	struct fuse_session *session;
 	struct server servers[SHARED_SLOTS];
 	size_t thread_count;
-	struct apps_counters counters;
+	struct metrics *metrics;
 	_Atomic uint64_t space_total, space_free;
 };
 
@@ -68,16 +72,6 @@ struct apps {
  */
 static __thread char *read_buffer;
 static __thread char *list_buffer;
-
-const char *apps_request_name(enum apps_request kind)
-{
-	static const char *const names[] = {
-		"lookup",      "getattr", "readlink", "read",  "readdir",
-		"readdirplus", "forget",  "ioctl",    "other",
-	};
-
-	return names[kind];
-}
 
 /* By the header of a request, before anything looks at it: what has no operation of ours
  * (ioctl, getxattr, flush) is counted too. */
@@ -233,7 +227,7 @@ static void on_read(fuse_req_t req, fuse_ino_t node, size_t size, off_t offset,
 		fuse_reply_err(req, -r);
 		return;
 	}
-	atomic_fetch_add_explicit(&apps->counters.read_bytes, got, memory_order_relaxed);
+	metrics_add(apps->metrics, METRIC_READ_BYTES, got);
 	fuse_reply_buf(req, data, got);
 }
 
@@ -435,11 +429,15 @@ static void buffers_free(void)
 	read_buffer = list_buffer = NULL;
 }
 
-static void process(struct apps *apps, struct fuse_buf *request)
+/* @received_ns: when it came, monotonic */
+static void process(struct apps *apps, struct fuse_buf *request, uint64_t received_ns)
 {
-	atomic_fetch_add_explicit(&apps->counters.requests[request_kind(request)], 1,
-				  memory_order_relaxed);
+	struct metrics *metrics = apps->metrics;
+	enum apps_request kind = request_kind(request);
+
+	atomic_fetch_add_explicit(&metrics->received[kind], 1, memory_order_relaxed);
 	fuse_session_process_buf(apps->session, request);
+	histogram_add(&metrics->answered[kind], clock_monotonic_ns() - received_ns);
 }
 
 /* A slot is empty while the length in its header is 0. The kernel writes the header
@@ -459,16 +457,18 @@ static void *serve(void *context)
 	while (buffers_make() && !fuse_session_exited(apps->session)) {
 		struct fuse_buf request = {.mem = server->slot};
 		ssize_t size = read(apps->mount->fd, server->slot, SHARED_SLOT_SIZE);
+		uint64_t now_ns;
 
 		/* ENOENT: who asked was interrupted before we had it. */
 		if (size < 0 && (errno == EINTR || errno == EAGAIN || errno == ENOENT))
 			continue;
 		if (size <= 0)
 			break; /* unmounted */
-		atomic_store_explicit(server->busy_ms, clock_monotonic_ms(),
+		now_ns = clock_monotonic_ns();
+		atomic_store_explicit(server->busy_ms, now_ns / NS_PER_MS,
 				      memory_order_relaxed);
 		request.size = (size_t)size;
-		process(apps, &request);
+		process(apps, &request, now_ns);
 		slot_clear(server->slot);
 		atomic_store_explicit(server->busy_ms, 0, memory_order_relaxed);
 	}
@@ -543,7 +543,7 @@ static void slot_recover(struct apps *apps, unsigned bank, unsigned number, bool
 	if (!request.mem)
 		return;
 	memcpy(request.mem, slot, request.size);
-	process(apps, &request);
+	process(apps, &request, clock_monotonic_ns());
 	free(request.mem);
 	if (clear)
 		slot_clear(slot);
@@ -665,7 +665,8 @@ static int threads_start(struct apps *apps, struct error *err)
 }
 
 int apps_start(const struct mount *mount, struct view *view,
-	       const struct apps_place *place, struct apps **ret, struct error *err)
+	       const struct apps_place *place, struct metrics *metrics, struct apps **ret,
+	       struct error *err)
 {
 	struct apps *apps = calloc(1, sizeof(*apps));
 	int r;
@@ -675,6 +676,7 @@ int apps_start(const struct mount *mount, struct view *view,
 	apps->mount = mount;
 	apps->view = view;
 	apps->place = *place;
+	apps->metrics = metrics;
 	r = session_make(apps, err);
 	if (r == 0)
 		r = session_init(apps, err);
@@ -715,12 +717,33 @@ void apps_stop(struct apps *apps)
 	free(apps);
 }
 
+/* The notifications of the kernel, counted. */
+
+static void inval_entry(struct apps *apps, uint64_t dir, const char *name)
+{
+	metrics_add(apps->metrics, METRIC_INVAL_ENTRY, 1);
+	fuse_lowlevel_notify_inval_entry(apps->session, dir, name, strlen(name));
+}
+
+static int expire_entry(struct apps *apps, uint64_t dir, const char *name)
+{
+	metrics_add(apps->metrics, METRIC_EXPIRE_ENTRY, 1);
+	return fuse_lowlevel_notify_expire_entry(apps->session, dir, name, strlen(name));
+}
+
+/* @offset: -1 the attributes only; 0 the content too, of a directory its listing */
+static int inval_inode(struct apps *apps, uint64_t node, off_t offset)
+{
+	metrics_add(apps->metrics, METRIC_INVAL_INODE, 1);
+	return fuse_lowlevel_notify_inval_inode(apps->session, node, offset, 0);
+}
+
 static void forget_name(struct apps *apps, uint64_t dir, const char *name)
 {
 	/* -ENOENT: the kernel knows no such name. Fine: the call has waited for listings
 	 * that were under way in this directory, which is what it is for. */
-	fuse_lowlevel_notify_inval_entry(apps->session, dir, name, strlen(name));
-	fuse_lowlevel_notify_inval_inode(apps->session, dir, 0, 0);
+	inval_entry(apps, dir, name);
+	inval_inode(apps, dir, 0);
 }
 
 /* Of a directory that may be in use: inval_entry would detach what is mounted below it.
@@ -728,11 +751,9 @@ static void forget_name(struct apps *apps, uint64_t dir, const char *name)
  * from getcwd(3); that nothing is mounted in it our callers have seen. */
 static void expire_name(struct apps *apps, uint64_t dir, const char *name)
 {
-	if (apps->place.shared->old_kernel ||
-	    fuse_lowlevel_notify_expire_entry(apps->session, dir, name, strlen(name)) ==
-		    -ENOSYS)
-		fuse_lowlevel_notify_inval_entry(apps->session, dir, name, strlen(name));
-	fuse_lowlevel_notify_inval_inode(apps->session, dir, 0, 0);
+	if (apps->place.shared->old_kernel || expire_entry(apps, dir, name) == -ENOSYS)
+		inval_entry(apps, dir, name);
+	inval_inode(apps, dir, 0);
 }
 
 void apps_notify(struct apps *apps, const struct change *change)
@@ -771,7 +792,7 @@ void apps_notify_again(struct apps *apps, const struct change *change)
 	case CHANGE_APP:
 		if (is_missed(apps, change))
 			forget_name(apps, VIEW_ROOT, change->app);
-		fuse_lowlevel_notify_inval_inode(apps->session, VIEW_ROOT, 0, 0);
+		inval_inode(apps, VIEW_ROOT, 0);
 		/* It may have gone, which no row tells. */
 		forget_name(apps, change->app_node, CHANNEL_PREVIOUS);
 		break;
@@ -795,8 +816,7 @@ static bool forget_child(void *context, const struct view_entry *entry)
 	struct children *children = context;
 
 	if (strcmp(entry->name, ".") && strcmp(entry->name, ".."))
-		fuse_lowlevel_notify_inval_entry(children->apps->session, children->root,
-						 entry->name, strlen(entry->name));
+		inval_entry(children->apps, children->root, entry->name);
 	return true;
 }
 
@@ -816,8 +836,7 @@ int apps_held(struct apps *apps, const struct change *change)
 	if (own_lookup(path) != -ENOENT)
 		return 1;
 	view_list(apps->view, change->node, 0, false, forget_child, &children);
-	return fuse_lowlevel_notify_inval_inode(apps->session, change->node, -1, 0) !=
-	       -ENOENT;
+	return inval_inode(apps, change->node, -1) != -ENOENT;
 }
 
 void apps_set_space(struct apps *apps, uint64_t total, uint64_t free)
@@ -826,7 +845,28 @@ void apps_set_space(struct apps *apps, uint64_t total, uint64_t free)
 	atomic_store(&apps->space_free, free);
 }
 
-const struct apps_counters *apps_counters(const struct apps *apps)
+/* A number in fusectl, which names a connection by the kernel's own form of its device.
+ */
+static int64_t requests_waiting(const struct apps *apps)
 {
-	return &apps->counters;
+	cleanup(free_ptr) char *text = NULL;
+	char path[96];
+	size_t size;
+
+	snprintf(path, sizeof(path), "/sys/fs/fuse/connections/%u/waiting",
+		 major(apps->mount->device) << 20 | minor(apps->mount->device));
+	if (file_read(path, WAITING_MAX, &text, &size) < 0)
+		return -1;
+	return strtoll(text, NULL, 10);
+}
+
+void apps_load(const struct apps *apps, struct apps_load *ret)
+{
+	*ret = (struct apps_load){
+		.threads = (unsigned)apps->thread_count,
+		.waiting = requests_waiting(apps),
+	};
+	for (size_t i = 0; i < apps->thread_count; i++)
+		ret->busy += atomic_load_explicit(apps->servers[i].busy_ms,
+						  memory_order_relaxed) != 0;
 }

@@ -10,35 +10,12 @@
 
 #include "catalog.h"
 #include "error.h"
+#include "metrics.h"
 #include "mount.h"
 #include "shared.h"
 #include "view.h"
 
-#include <stdatomic.h>
 #include <stdint.h>
-
-enum apps_request {
-	REQUEST_LOOKUP,
-	REQUEST_GETATTR,
-	REQUEST_READLINK,
-	REQUEST_READ,
-	REQUEST_READDIR,
-	REQUEST_READDIRPLUS,
-	REQUEST_FORGET,
-	REQUEST_IOCTL, /* isatty(3), mostly: the kernel asks each time, whatever the
-			  answer */
-	REQUEST_OTHER, /* statfs, and what is answered once with ENOSYS: open, opendir,
-			  flush */
-	REQUEST_KINDS
-};
-
-/** apps_request_name() - "lookup", … */
-const char *apps_request_name(enum apps_request kind);
-
-struct apps_counters {
-	_Atomic uint64_t requests[REQUEST_KINDS];
-	_Atomic uint64_t read_bytes;
-};
 
 struct apps;
 
@@ -50,12 +27,14 @@ struct apps_place {
 
 /**
  * apps_start() - begin to serve a mounted file system, or go on where a predecessor ended
- * @mount, @view: borrowed, but for the descriptor of @mount, which libfuse will close
+ * @mount, @view, @metrics: borrowed, but for the descriptor of @mount, which libfuse will
+ * close; each request is counted in @metrics
  * Returns when threads serve it, and requests that a predecessor had received and not
  * answered are under way again. Return: 0; a negative errno.
  */
 int apps_start(const struct mount *mount, struct view *view,
-	       const struct apps_place *place, struct apps **ret, struct error *err);
+	       const struct apps_place *place, struct metrics *metrics, struct apps **ret,
+	       struct error *err);
 
 /**
  * apps_recover() - answer what workers that are gone had received
@@ -105,5 +84,12 @@ int apps_held(struct apps *apps, const struct change *change);
 /** apps_set_space() - what statfs(2) answers: bytes */
 void apps_set_space(struct apps *apps, uint64_t total, uint64_t free);
 
-/** apps_counters() - live; read with relaxed loads */
-const struct apps_counters *apps_counters(const struct apps *apps);
+/** How busy the threads are that serve the kernel. */
+struct apps_load {
+	unsigned threads, busy;
+	int64_t waiting; /* requests in the kernel that have no reply; -1: not known, as
+			    fusectl is not mounted */
+};
+
+/** apps_load() - at this moment */
+void apps_load(const struct apps *apps, struct apps_load *ret);

@@ -23,6 +23,7 @@
 #include "origins.h"
 #include "repairs.h"
 #include "service.h"
+#include "url.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -99,6 +100,21 @@ static json_t *job_json(const struct job *job)
 
 /* Messages of the process. */
 
+/* @bytes of a download are here; the first that are told may be of an earlier one that it
+ * resumes, as are fewer than before. */
+static void on_download(struct job *job, uint64_t bytes)
+{
+	struct url url = {.scheme = "file"}; /* of a plain path */
+
+	if (job->downloads && bytes > job->fetched &&
+	    (*job->source == '/' ||
+	     url_parse(job->source, &url, &(struct error){0}) == 0))
+		metrics_fetched(&job->jobs->service->metrics, url.scheme,
+				bytes - job->fetched);
+	job->downloads = true;
+	job->fetched = bytes;
+}
+
 static void on_progress(struct job *job, const json_t *progress)
 {
 	const char *stage = json_string_value(json_object_get(progress, "stage"));
@@ -117,6 +133,8 @@ static void on_progress(struct job *job, const json_t *progress)
 	}
 	if (source)
 		snprintf(job->source, sizeof(job->source), "%s", source);
+	if (!strcmp(stage, "download"))
+		on_download(job, (uint64_t)bytes);
 	job->bytes = (uint64_t)bytes;
 	job->total = (uint64_t)total;
 	if (now_ms - job->rate_at_ms >= RATE_EVERY_MS && job->bytes >= job->rate_bytes) {
@@ -517,6 +535,8 @@ static int process_work(struct job *job, struct repair *repair)
 		r = listen_to(job, work.socket, &work.sharing);
 	fd_close(&work.socket);
 	r = process_end(job, r);
+	if (r == 0 && job->downloads)
+		on_download(job, number_of(job, "package_bytes"));
 	changed = json_is_true(json_object_get(job->result, "changed"));
 	if (r == 0 && changed && makes_pack(job)) {
 		set_stage(job, "commit");
@@ -665,6 +685,7 @@ static void job_end(struct job *job, int r)
 	fd_close(&job->archive_fd);
 	job_touch(job);
 	record_write(job);
+	metrics_job_ended(&jobs->service->metrics, job->kind, job_state_name(job->state));
 	pthread_mutex_unlock(&jobs->lock);
 	if (r == 0 || r == -EALREADY)
 		log_info("%s ended: app=%s version=%s who=%s", job->kind, job->app,
@@ -1231,6 +1252,14 @@ json_t *jobs_list(struct jobs *jobs, bool running)
 			json_array_append_new(array, job_json(job));
 	pthread_mutex_unlock(&jobs->lock);
 	return array;
+}
+
+void jobs_counts(struct jobs *jobs, unsigned *ret_queued, unsigned *ret_running)
+{
+	pthread_mutex_lock(&jobs->lock);
+	*ret_queued = count_waiting(jobs) - jobs->running;
+	*ret_running = jobs->running;
+	pthread_mutex_unlock(&jobs->lock);
 }
 
 /* What was killed ends soon; the reply shall say so. False: it was too late, the job was

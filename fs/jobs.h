@@ -95,6 +95,9 @@ int jobs_get(struct jobs *jobs, uint64_t id, uint64_t after, uint64_t wait_ms,
 /** jobs_list() - all that are remembered; @running: only those that have not ended */
 json_t *jobs_list(struct jobs *jobs, bool running);
 
+/** jobs_counts() - how many wait for their turn, and how many run */
+void jobs_counts(struct jobs *jobs, unsigned *ret_queued, unsigned *ret_running);
+
 /**
  * jobs_cancel() - give up a job
  * @waiter: 0: for everybody; else only this one's interest

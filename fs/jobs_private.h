@@ -55,6 +55,8 @@ struct job {
 	char stage[32], source[1024];
 	uint64_t bytes, total, rate;
 	uint64_t rate_at_ms, rate_bytes;
+	bool downloads;   /* it has told of a download */
+	uint64_t fetched; /* of the download in hand, as it was told last */
 	int64_t started_ns, ended_ns;
 	json_t *warnings, *result;
 	struct error error;

@@ -56,11 +56,16 @@ static void change_begin(struct service *s)
 static int change_end_of(struct service *s, int r, bool repeated,
 			 const struct change_list *changes)
 {
+	uint64_t committed_ns = clock_monotonic_ns();
+
 	if (r == 0 && !repeated)
 		show(s, changes);
 	pthread_mutex_unlock(&s->change);
 	if (r == 0)
 		notify(s, changes);
+	if (r == 0 && changes->count > 0)
+		histogram_add(&s->metrics.notifications,
+			      clock_monotonic_ns() - committed_ns);
 	atomic_fetch_sub(&s->place.shared->changing, 1);
 	return r;
 }
@@ -70,17 +75,28 @@ static int change_end(struct service *s, int r, const struct change_list *change
 	return change_end_of(s, r, false, changes);
 }
 
+/* The end of a flip or rollback that began at @began_ns. */
+static int flip_end(struct service *s, int r, const struct flip *flip,
+		    const struct change_list *changes, uint64_t began_ns)
+{
+	r = change_end_of(s, r, flip->repeated, changes);
+	if (r == 0 && flip->changed && !flip->repeated)
+		histogram_add(&s->metrics.flips, clock_monotonic_ns() - began_ns);
+	return r;
+}
+
 int service_flip(struct service *s, const char *app, const char *channel,
 		 const char *version, const char *who, const char *reason,
 		 const char *key, struct flip *ret, struct error *err)
 {
 	cleanup(change_list_done) struct change_list changes = {0};
+	uint64_t began_ns = clock_monotonic_ns();
 	int r;
 
 	change_begin(s);
 	r = catalog_flip(s->store->catalog, app, channel, version, who, reason, key, ret,
 			 &changes, err);
-	return change_end_of(s, r, ret->repeated, &changes);
+	return flip_end(s, r, ret, &changes, began_ns);
 }
 
 int service_rollback(struct service *s, const char *app, const char *channel,
@@ -88,12 +104,13 @@ int service_rollback(struct service *s, const char *app, const char *channel,
 		     struct flip *ret, struct error *err)
 {
 	cleanup(change_list_done) struct change_list changes = {0};
+	uint64_t began_ns = clock_monotonic_ns();
 	int r;
 
 	change_begin(s);
 	r = catalog_rollback(s->store->catalog, app, channel, who, reason, key, ret,
 			     &changes, err);
-	return change_end_of(s, r, ret->repeated, &changes);
+	return flip_end(s, r, ret, &changes, began_ns);
 }
 
 int service_check_new(struct service *s, const char *app, const char *version,
@@ -411,7 +428,7 @@ int service_serve(struct service *s, struct error *err)
 			s->place.fuse_fd, &s->mount);
 	if (r < 0)
 		return error_set(err, r, "not enough memory");
-	return apps_start(&s->mount, s->view, &place, &s->apps, err);
+	return apps_start(&s->mount, s->view, &place, &s->metrics, &s->apps, err);
 }
 
 /* What the catalog says of itself, and what the kernel may have of before. */

@@ -12,6 +12,7 @@
 #include "config.h"
 #include "error.h"
 #include "jobs.h"
+#include "metrics.h"
 #include "mount.h"
 #include "shared.h"
 #include "space.h"
@@ -46,6 +47,7 @@ struct service {
 	struct jobs *jobs;
 	struct origins *origins;
 	struct scrubber *scrubber;
+	struct metrics metrics;
 	uint64_t started_ms; /* monotonic */
 
 	pthread_mutex_t change;  /* catalog and view change together; taken before neither

@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,8 +47,9 @@ struct leaf {
 
 struct view {
 	struct pack_set *packs;
-	pthread_rwlock_t lock; /* guards what follows */
-	struct app **apps;     /* by node, which is the order in which they came */
+	_Atomic uint64_t memory_bytes; /* see view_memory_bytes() */
+	pthread_rwlock_t lock;         /* guards what follows */
+	struct app **apps; /* by node, which is the order in which they came */
 	size_t app_count, app_room;
 	struct app **sorted; /* the same, by name */
 	struct leaf *leaves; /* by node */
@@ -661,6 +663,8 @@ int view_read(struct view *view, uint64_t node, uint64_t offset, size_t size,
 
 	if (read_leaf(view, node, offset, size, buffer, ret_size)) {
 		*ret_data = buffer;
+		atomic_fetch_add_explicit(&view->memory_bytes, *ret_size,
+					  memory_order_relaxed);
 		return 0;
 	}
 	r = pack_of(view, node, &pack, &index, &dir);
@@ -866,4 +870,9 @@ void view_counts(struct view *view, uint64_t *ret_apps, uint64_t *ret_versions)
 	*ret_apps = view->app_count;
 	*ret_versions = view->version_count;
 	pthread_rwlock_unlock(&view->lock);
+}
+
+uint64_t view_memory_bytes(const struct view *view)
+{
+	return atomic_load_explicit(&view->memory_bytes, memory_order_relaxed);
 }

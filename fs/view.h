@@ -74,3 +74,7 @@ int view_list(struct view *view, uint64_t node, uint64_t offset, bool plus,
 
 /** view_counts() - how many applications and versions are shown */
 void view_counts(struct view *view, uint64_t *ret_apps, uint64_t *ret_versions);
+
+/** view_memory_bytes() - what view_read() has answered from memory so far: channels and
+ * .deployfs/ */
+uint64_t view_memory_bytes(const struct view *view);

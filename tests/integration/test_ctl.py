@@ -497,6 +497,18 @@ def test_status_is_a_short_block(ctl, api):
     )
 
 
+def test_status_tells_how_long_requests_take_and_how_many_wait(ctl, api):
+    none = {"count": 0, "mean_us": None, "p50_us": None, "p99_us": None}
+    latency = {"lookup": {"count": 5, "mean_us": 8.13, "p50_us": 6.5, "p99_us": 41.7}, "getattr": none,
+               "read": {"count": 1, "mean_us": 120, "p50_us": 120, "p99_us": 128}, "readdirplus": none}
+    fuse = dict(STATUS["fuse"], latency=latency, threads=4, busy=1, waiting=2)
+    api.on("GET", "/v1/status", (200, dict(STATUS, fuse=fuse)))
+    assert ("requests   90123 of the kernel, 1.0 MiB read, 2 without a reply\n"
+            "latency    lookup 8 us (99 %: 42), read 120 us (99 %: 128)\n") in ctl.run("status").stdout_text
+    api.on("GET", "/v1/status", (200, dict(STATUS, fuse=dict(fuse, latency={"read": 7}, waiting=None))))
+    assert "latency" not in ctl.run("status").stdout_text
+
+
 def test_gc_gives_reasons_and_a_sum(ctl, api):
     api.on("POST", "/v1/gc", (200, GC), (200, dict(GC, dry_run=True)))
     text = ctl.run("gc").stdout_text
