@@ -52,7 +52,7 @@ int api_number(const char *text, const char *what, uint64_t *ret, struct error *
 void api_who(const struct api_request *request, char *text, size_t size);
 
 api_handler_fn api_get_status, api_get_apps, api_get_app, api_get_history,
-	api_get_available, api_get_jobs, api_get_job;
-api_handler_fn api_fetch, api_import, api_verify, api_repair, api_cancel, api_flip,
-	api_rollback, api_pin, api_unpin, api_remove, api_gc, api_daemon_stop,
+	api_get_available, api_get_warmth, api_get_jobs, api_get_job;
+api_handler_fn api_fetch, api_import, api_verify, api_repair, api_warm, api_cancel,
+	api_flip, api_rollback, api_pin, api_unpin, api_remove, api_gc, api_daemon_stop,
 	api_daemon_reload, api_daemon_upgrade;
