@@ -381,10 +381,12 @@ static void read_app(struct loader *loader, size_t index,
 		      NAME_LENGTH_MAX);
 	if (config_yaml_line(loader->yaml, index, "origin"))
 		ret->origins = read_origins(loader, index);
-	if (values->verify != CONFIG_VERIFY_UNSET)
-		ret->verify = values->verify == CONFIG_VERIFY_ON;
+	if (values->verify != CONFIG_SWITCH_UNSET)
+		ret->verify = values->verify == CONFIG_SWITCH_ON;
 	if (values->symlinks != CONFIG_SYMLINKS_UNSET)
 		ret->contained = values->symlinks == CONFIG_SYMLINKS_CONTAINED;
+	if (values->warm != CONFIG_SWITCH_UNSET)
+		ret->warm = values->warm == CONFIG_SWITCH_ON;
 	read_owner(loader, index, values->owner, ret);
 	read_keep(loader, index, values->keep, &ret->keep);
 	read_unpack_limit(loader, index, values->unpack_limit, ret);
@@ -449,6 +451,7 @@ static void read_defaults(struct loader *loader, const struct config_yaml_values
 		.origins = read_origins(loader, CONFIG_YAML_TOP),
 		.verify = true,
 		.keep = KEEP_DEFAULT,
+		.warm = values->warm == CONFIG_SWITCH_ON,
 	};
 	read_keep(loader, CONFIG_YAML_TOP, values->keep, &defaults->keep);
 }

@@ -23,6 +23,7 @@ struct app_config {
 			   defaults' own where the application has none */
 	bool verify;    /* false: a package without a checksum is accepted */
 	bool contained; /* refuse symlinks that leave the package */
+	bool warm;      /* 'deployctl flip' warms the version before */
 	uid_t uid;      /* owner of the files */
 	gid_t gid;
 	unsigned keep;         /* newest versions that gc keeps */

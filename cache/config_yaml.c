@@ -36,9 +36,9 @@
 	CYAML_FIELD_ENUM(#key, CYAML_FLAG_OPTIONAL | CYAML_FLAG_STRICT, type, key, \
 			 words, ARRAY_SIZE(words))
 
-static const cyaml_strval_t verify_words[] = {
-	{"on", CONFIG_VERIFY_ON},
-	{"off", CONFIG_VERIFY_OFF},
+static const cyaml_strval_t switch_words[] = {
+	{"on", CONFIG_SWITCH_ON},
+	{"off", CONFIG_SWITCH_OFF},
 };
 
 static const cyaml_strval_t symlinks_words[] = {
@@ -50,9 +50,10 @@ static const cyaml_schema_field_t app_fields[] = {
 	CYAML_FIELD_STRING_PTR("name", CYAML_FLAG_POINTER, struct config_yaml_app, name,
 			       0, CYAML_UNLIMITED),
 	CYAML_FIELD_IGNORE("origin", CYAML_FLAG_OPTIONAL),
-	WORD(verify, struct config_yaml_app, verify_words),
+	WORD(verify, struct config_yaml_app, switch_words),
 	TEXT(owner, struct config_yaml_app),
 	WORD(symlinks, struct config_yaml_app, symlinks_words),
+	WORD(warm, struct config_yaml_app, switch_words),
 	TEXT(keep, struct config_yaml_app),
 	TEXT(unpack_limit, struct config_yaml_app),
 	CYAML_FIELD_END,
@@ -69,6 +70,7 @@ static const cyaml_schema_field_t file_fields[] = {
 	TEXT(runtime, struct config_yaml_values),
 	TEXT(group, struct config_yaml_values),
 	TEXT(keep, struct config_yaml_values),
+	WORD(warm, struct config_yaml_values, switch_words),
 	TEXT(reserve, struct config_yaml_values),
 	TEXT(connect_timeout, struct config_yaml_values),
 	TEXT(stall_timeout, struct config_yaml_values),

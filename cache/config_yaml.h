@@ -15,10 +15,10 @@
 /** For the @app of the functions below: the keys outside of any application. */
 #define CONFIG_YAML_TOP SIZE_MAX
 
-enum config_verify {
-	CONFIG_VERIFY_UNSET,
-	CONFIG_VERIFY_ON,
-	CONFIG_VERIFY_OFF,
+enum config_switch {
+	CONFIG_SWITCH_UNSET,
+	CONFIG_SWITCH_ON,
+	CONFIG_SWITCH_OFF,
 };
 
 enum config_symlinks {
@@ -30,8 +30,9 @@ enum config_symlinks {
 /** An entry of 'apps'. A text is NULL where its key is missing; 'name' never is. */
 struct config_yaml_app {
 	char *name;
-	enum config_verify verify;
+	enum config_switch verify;
 	enum config_symlinks symlinks;
+	enum config_switch warm;
 	char *owner;
 	char *keep;
 	char *unpack_limit;
@@ -44,6 +45,7 @@ struct config_yaml_values {
 	char *runtime;
 	char *group;
 	char *keep;
+	enum config_switch warm;
 	char *reserve;
 	char *connect_timeout;
 	char *stall_timeout;

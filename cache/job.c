@@ -9,6 +9,7 @@
 #include "import.h"
 #include "store.h"
 #include "verify.h"
+#include "warm.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -41,7 +42,8 @@ static void json_free(json_t **json)
 }
 
 json_t *job_request(const char *kind, const char *app, const char *version,
-		    const struct config *config, uint64_t reserve, const char *sha256)
+		    const char *channel, const struct config *config, uint64_t reserve,
+		    const char *sha256)
 {
 	const struct app_config *exceptions = config_app(config, app);
 	json_t *origins = json_array();
@@ -49,12 +51,13 @@ json_t *job_request(const char *kind, const char *app, const char *version,
 	for (char **origin = exceptions->origins; *origin; origin++)
 		json_array_append_new(origins, json_string(*origin));
 	return json_pack(
-		"{s:s, s:s, s:s?, s:s?, s:s, s:o, s:b, s:b, s:I, s:I, s:I, s:I, s:s, s:s,"
+		"{s:s, s:s, s:s?, s:s?, s:s?, s:s, s:s, s:o, s:b, s:b, s:I, s:I, s:I, s:I, s:s, s:s,"
 		" s:s?, s:I, s:I}",
-		"kind", kind, "app", app, "version", version, "sha256", sha256, "store",
-		config->store, "origins", origins, "verify", exceptions->verify,
-		"contained", exceptions->contained, "uid", (json_int_t)exceptions->uid,
-		"gid", (json_int_t)exceptions->gid, "unpack_limit",
+		"kind", kind, "app", app, "version", version, "channel", channel,
+		"sha256", sha256, "mount", config->mount, "store", config->store,
+		"origins", origins, "verify", exceptions->verify, "contained",
+		exceptions->contained, "uid", (json_int_t)exceptions->uid, "gid",
+		(json_int_t)exceptions->gid, "unpack_limit",
 		(json_int_t)exceptions->unpack_limit, "reserve", (json_int_t)reserve,
 		"credentials", config->credentials, "known_hosts", config->known_hosts,
 		"ca_file", config->ca_file, "connect_timeout_ms",
@@ -556,6 +559,62 @@ static int job_verify(struct job *job, json_t **ret, struct error *err)
 	return r;
 }
 
+static void on_warm(void *context, uint64_t bytes, uint64_t total)
+{
+	on_progress(context, "warm", bytes, total, NULL);
+}
+
+static void warm_request_fill(struct job *job, char folder[static 4096],
+			      struct warm_request *ret)
+{
+	snprintf(folder, 4096, "%s/apps", text_of(job, "mount"));
+	*ret = (struct warm_request){
+		.folder = folder,
+		.app = text_of(job, "app"),
+		.version = text_of(job, "version"),
+		.channel = text_of(job, "channel"),
+	};
+}
+
+static int job_warm(struct job *job, json_t **ret, struct error *err)
+{
+	struct warm_watch watch = {on_warm, on_warning, job};
+	struct warm_request request;
+	struct warm_result result;
+	char folder[4096];
+	int r;
+
+	warm_request_fill(job, folder, &request);
+	r = warm_version(job->store, &request, &watch, &result, err);
+	if (r < 0)
+		return r;
+	*ret = json_pack("{s:b, s:s, s:s?, s:I, s:I, s:I, s:I}", "changed",
+			 result.bytes > 0, "version", request.version, "from",
+			 *result.from ? result.from : NULL, "files",
+			 (json_int_t)result.files, "bytes", (json_int_t)result.bytes,
+			 "kept_bytes", (json_int_t)result.kept_bytes, "left_bytes",
+			 (json_int_t)result.left_bytes);
+	return 0;
+}
+
+static int job_warmth(struct job *job, json_t **ret, struct error *err)
+{
+	struct warm_request request;
+	struct warmth warmth;
+	char folder[4096];
+	int r;
+
+	warm_request_fill(job, folder, &request);
+	r = warm_measure(job->store, &request, &warmth, err);
+	if (r < 0)
+		return r;
+	*ret = json_pack("{s:s, s:I, s:I, s:I, s:I}", "version", request.version, "files",
+			 (json_int_t)warmth.files, "bytes", (json_int_t)warmth.bytes,
+			 "warm_files", (json_int_t)warmth.warm_files, "warm_bytes",
+			 (json_int_t)warmth.warm_bytes);
+	return 0;
+}
+
 static int job_run(struct job *job, json_t **ret, struct error *err)
 {
 	const char *kind = text_of(job, "kind");
@@ -571,6 +630,10 @@ static int job_run(struct job *job, json_t **ret, struct error *err)
 		return job_list(job, ret, err);
 	if (!strcmp(kind, "repair"))
 		return job_repair(job, ret, err);
+	if (!strcmp(kind, "warm"))
+		return job_warm(job, ret, err);
+	if (!strcmp(kind, "warmth"))
+		return job_warmth(job, ret, err);
 	return job_verify(job, ret, err);
 }
 

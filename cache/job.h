@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * job.h - work in a process of its own: fetch, import, verify, repair, ask an origin
+ * job.h - work in a process of its own: fetch, import, verify, repair, warm, ask an
+ * origin
  *
  * The daemon starts `deployfsd --job` for each. Everything that parses what others wrote
  * runs there: libcurl, libnfs, libarchive. It can be killed at any time; what it leaves
@@ -34,8 +35,10 @@
 
 /**
  * job_request() - what a job needs to know
- * @kind:     "fetch", "import", "verify", "repair", "list" (what the origin has)
+ * @kind:     "fetch", "import", "verify", "repair", "warm", "list" (what the origin has),
+ *            "warmth" (how much of what @channel points at is warm)
  * @version:  NULL: fetch the latest, verify all
+ * @channel:  warm, warmth: the channel; else NULL
  * @config:   of the daemon
  * @reserve:  bytes to be left free
  * @sha256:   import, repair: what the file must have, hexadecimal; for an import it may
@@ -44,7 +47,8 @@
  * Return: a new object, or NULL when out of memory.
  */
 json_t *job_request(const char *kind, const char *app, const char *version,
-		    const struct config *config, uint64_t reserve, const char *sha256);
+		    const char *channel, const struct config *config, uint64_t reserve,
+		    const char *sha256);
 
 /**
  * job_main() - the whole life of a job process

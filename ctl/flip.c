@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "flip.h"
 
+#include "job.h"
 #include "print.h"
 #include "reply.h"
 #include "verbs.h"
@@ -12,12 +13,18 @@
 enum {
 	OPTION_CHANNEL,
 	OPTION_REASON,
+	OPTION_WARM,
+	OPTION_NO_WARM,
 };
 
 static const struct verb_option options[] = {
 	[OPTION_CHANNEL] = {"channel", 0, "NAME",
 			    "the channel to move; default: current"},
 	[OPTION_REASON] = {NULL, 'm', "REASON", "why, for the history"},
+	[OPTION_WARM] = {"warm", 0, NULL,
+			 "first read what is in memory of the version in use"},
+	[OPTION_NO_WARM] = {"no-warm", 0, NULL,
+			    "do not, whatever the configuration says"},
 	{0},
 };
 
@@ -98,8 +105,94 @@ int flip_call(struct command *command, const char *verb, const char *version,
 	return command->json ? 0 : print_flip(reply, err);
 }
 
+/* What the configuration says: 1, 0, or a failure to ask. An application that is not
+ * there is the flip's to refuse. */
+static int warm_default(const struct command *command, struct error *err)
+{
+	cleanup(json_decrefp) json_t *reply = NULL;
+	cleanup(free_ptr) char *url = NULL;
+	int r = client_url(&url, err, "/v1/apps/", command->arguments[0], NULL);
+
+	if (r == 0)
+		r = client_request(command->client, "GET", url, NULL, &reply, err);
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	return json_is_true(json_object_get(json_object_get(reply, "app"), "warm"));
+}
+
+static int warm_wanted(const struct command *command, struct error *err)
+{
+	if (command->values[OPTION_WARM] && command->values[OPTION_NO_WARM])
+		return command_usage(command, err,
+				     "--warm and --no-warm do not go together");
+	if (command->values[OPTION_WARM] || command->values[OPTION_NO_WARM])
+		return command->values[OPTION_WARM] != NULL;
+	return warm_default(command, err);
+}
+
+static void print_warm(const struct job *job)
+{
+	const json_t *result = job->result;
+	char kept[32], bytes[32];
+	uint64_t files = reply_number(json_object_get(result, "files"), 0);
+
+	if (!json_is_string(json_object_get(result, "from")))
+		return;
+	print_line(stdout, "%s: %s is warm: %s were, %s in %ju file%s were read",
+		   job->app, job->version,
+		   reply_size(json_object_get(result, "kept_bytes"), kept),
+		   reply_size(json_object_get(result, "bytes"), bytes), (uintmax_t)files,
+		   files == 1 ? "" : "s");
+}
+
+/* A version that is not warm is no reason not to flip to it; who interrupts wants
+ * neither. */
+static int warm(struct command *command, struct error *err)
+{
+	/* With --json there is one reply, the flip's. */
+	struct command aside = *command;
+	cleanup(json_decrefp) json_t *body = NULL, *reply = NULL;
+	struct error why = {0};
+	struct job job;
+	int r = body_make(&body, err, "{s:s, s:s*}", "version", command->arguments[1],
+			  "channel", command->values[OPTION_CHANNEL]);
+
+	if (r < 0)
+		return r;
+	aside.json = false;
+	r = job_run(&aside, command->arguments[0], "warm", body,
+		    command->json ? "none" : NULL, &reply, &job, &why);
+	if (r == -ECANCELED)
+		return error_set(err, r, "not flipped: %s", why.text);
+	if (r < 0 && r != -ENOENT)
+		print_line(stderr, "deployctl: warning: not all is warm: %s", why.text);
+	if (r == 0 && !command->json)
+		print_warm(&job);
+	return 0;
+}
+
+static int check_names(const struct command *command, struct error *err)
+{
+	int r = command_check_name(command, "app", command->arguments[0], err);
+
+	if (r == 0)
+		r = command_check_name(command, "version", command->arguments[1], err);
+	if (r == 0)
+		r = command_check_name(command, "channel",
+				       command->values[OPTION_CHANNEL], err);
+	return r;
+}
+
 static int run(struct command *command, struct error *err)
 {
+	int r = check_names(command, err);
+
+	if (r == 0)
+		r = warm_wanted(command, err);
+	if (r > 0)
+		r = warm(command, err);
+	if (r < 0)
+		return r;
 	return flip_call(command, "flip", command->arguments[1],
 			 command->values[OPTION_CHANNEL], command->values[OPTION_REASON],
 			 err);
@@ -107,13 +200,16 @@ static int run(struct command *command, struct error *err)
 
 const struct verb verb_flip = {
 	.name = "flip",
-	.synopsis = "APP VERSION [--channel NAME] [-m REASON]",
+	.synopsis = "APP VERSION [--channel NAME] [-m REASON] [--warm | --no-warm]",
 	.summary = "point a channel at a version",
 	.help = "Point the channel at the version. Atomic: when the command returns, "
 		"every path\n"
 		"walk on the machine sees the new target. Restarts nothing. A flip to a "
 		"version\n"
-		"that is marked bad clears the mark.",
+		"that is marked bad clears the mark.\n"
+		"With --warm, what the kernel has in memory of the version in use is read "
+		"of the\n"
+		"new one before. Ctrl-C meanwhile: no flip.",
 	.options = options,
 	.arguments_min = 2,
 	.arguments_max = 2,

@@ -44,6 +44,20 @@ static int check_version(const char *version, struct error *err)
 	return 0;
 }
 
+static int check_words(const char *channel, const char *reason, struct error *err)
+{
+	if (!name_valid(channel))
+		return error_set(
+			err, -EINVAL,
+			"'%.140s' is not a name for a channel: letters, digits and "
+			". _ + - are allowed, a letter or digit first",
+			channel);
+	if (strlen(reason) > REASON_MAX)
+		return error_set(err, -EINVAL, "the reason has more than %d bytes",
+				 REASON_MAX);
+	return 0;
+}
+
 static int job_reply(struct api_request *request, json_t *job, uint64_t waiter,
 		     json_t **ret, struct error *err)
 {
@@ -230,6 +244,37 @@ int api_repair(struct api_request *request, json_t **ret, struct error *err)
 	return job_start(request, &order, ret, err);
 }
 
+int api_warm(struct api_request *request, json_t **ret, struct error *err)
+{
+	struct job_order order = {.kind = "warm",
+				  .app = request->app,
+				  .channel = CHANNEL_DEFAULT,
+				  .key = request->key,
+				  .archive_fd = -1};
+	struct version known;
+	json_error_t why;
+	char who[64];
+	int r;
+
+	if (json_unpack_ex(request->body, &why, JSON_STRICT, "{s:s, s?s}", "version",
+			   &order.version, "channel", &order.channel) < 0)
+		return body_wrong(&why, err);
+	r = check_words(order.channel, "", err);
+	if (r == 0)
+		r = check_version(order.version, err);
+	if (r == 0)
+		r = job_again(request, &order, ret, err);
+	if (r != 0)
+		return r < 0 ? r : 0;
+	r = catalog_find(request->service->store->catalog, request->app, order.version,
+			 &known, err);
+	if (r < 0)
+		return r;
+	api_who(request, who, sizeof(who));
+	order.who = who;
+	return job_start(request, &order, ret, err);
+}
+
 int api_cancel(struct api_request *request, json_t **ret, struct error *err)
 {
 	const char *text = api_query(request, "waiter");
@@ -261,20 +306,6 @@ static json_t *flip_json(const struct flip *flip)
 			 "from", *flip->from ? flip->from : NULL, "to", flip->to,
 			 "previous", *flip->previous ? flip->previous : NULL, "notes",
 			 notes);
-}
-
-static int check_words(const char *channel, const char *reason, struct error *err)
-{
-	if (!name_valid(channel))
-		return error_set(
-			err, -EINVAL,
-			"'%.140s' is not a name for a channel: letters, digits and "
-			". _ + - are allowed, a letter or digit first",
-			channel);
-	if (strlen(reason) > REASON_MAX)
-		return error_set(err, -EINVAL, "the reason has more than %d bytes",
-				 REASON_MAX);
-	return 0;
 }
 
 static void flip_log(const char *verb, const struct flip *flip, const char *who,

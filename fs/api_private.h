@@ -68,7 +68,7 @@ uint64_t api_damaged(struct service *service);
 json_t *api_origins(struct service *service);
 
 api_handler_fn api_get_status, api_get_apps, api_get_app, api_get_history,
-	api_get_available, api_get_jobs, api_get_job, api_get_metrics;
-api_handler_fn api_fetch, api_import, api_verify, api_repair, api_cancel, api_flip,
-	api_rollback, api_pin, api_unpin, api_remove, api_gc, api_daemon_stop,
+	api_get_available, api_get_warmth, api_get_jobs, api_get_job, api_get_metrics;
+api_handler_fn api_fetch, api_import, api_verify, api_repair, api_warm, api_cancel,
+	api_flip, api_rollback, api_pin, api_unpin, api_remove, api_gc, api_daemon_stop,
 	api_daemon_reload, api_daemon_upgrade;

@@ -291,6 +291,16 @@ int api_get_apps(struct api_request *request, json_t **ret, struct error *err)
 	return 0;
 }
 
+/* Whether the configuration wants a flip of the application to be warm. */
+static bool is_warmed(const struct api_request *request)
+{
+	struct config_use *use = service_config(request->service);
+	bool warm = config_app(use->config, request->app)->warm;
+
+	service_config_done(request->service, use);
+	return warm;
+}
+
 int api_get_app(struct api_request *request, json_t **ret, struct error *err)
 {
 	const char *in_use = api_query(request, "in_use");
@@ -308,6 +318,7 @@ int api_get_app(struct api_request *request, json_t **ret, struct error *err)
 	in_use_fill(apps, request->service->mount.device,
 		    in_use && !strcmp(in_use, "true"));
 	sort_versions(json_object_get(app, "versions"));
+	json_object_set_new(app, "warm", json_boolean(is_warmed(request)));
 	*ret = json_pack("{s:O}", "app", app);
 	json_decref(apps);
 	return 0;
@@ -406,5 +417,46 @@ int api_get_available(struct api_request *request, json_t **ret, struct error *e
 	}
 	json_object_set_new(result, "app", json_string(request->app));
 	*ret = result;
+	return 0;
+}
+
+static int add_pointed(void *context, const struct channel *channel)
+{
+	return json_array_append_new(context,
+				     json_pack("{s:s, s:s}", "channel", channel->name,
+					       "version", channel->version)) < 0
+		       ? -ENOMEM
+		       : 0;
+}
+
+/* The warmth of the version that each channel points at; previous is one of them. */
+int api_get_warmth(struct api_request *request, json_t **ret, struct error *err)
+{
+	struct catalog *catalog = request->service->store->catalog;
+	json_t *channels = json_array();
+	json_t *entry;
+	size_t i;
+	int r = catalog_find_app(catalog, request->app, err);
+
+	if (r == 0)
+		r = catalog_each_channel(catalog, request->app, add_pointed, channels,
+					 err);
+	json_array_foreach (channels, i, entry) {
+		const char *version =
+			json_string_value(json_object_get(entry, "version"));
+		json_t *warmth = NULL;
+
+		if (r == 0)
+			r = jobs_warmth(request->service->jobs, request->app, version,
+					&warmth, err);
+		if (r == 0)
+			json_object_update(entry, warmth);
+		json_decref(warmth);
+	}
+	if (r < 0) {
+		json_decref(channels);
+		return r;
+	}
+	*ret = json_pack("{s:s, s:o}", "app", request->app, "channels", channels);
 	return 0;
 }

@@ -3,8 +3,8 @@
  * <runtime>/jobs/ID.json, mode 0600 in a folder of mode 0700:
  *
  *   {"schema":1, "id":7, "kind":"fetch", "app":"shop", "version":"1.4.2", "latest":false,
- *    "sha256":null, "who":"root", "state":"running", "starts":1, "sequence":3,
- *    "started_ns":…, "ended_ns":0, "waiters":[{"key":"…", "waits":true}]}
+ *    "channel":null, "sha256":null, "who":"root", "state":"running", "starts":1,
+ * "sequence":3, "started_ns":…, "ended_ns":0, "waiters":[{"key":"…", "waits":true}]}
  *
  * and once it has ended also stage, source, bytes, bytes_total, warnings, result, error.
  * Written when the job is asked for, before each start of its process, and at its end;
@@ -92,10 +92,12 @@ static json_t *waiters_json(const struct job *job)
 static json_t *record_json(const struct job *job)
 {
 	json_t *json = json_pack(
-		"{s:i, s:I, s:s, s:s, s:o, s:b, s:o, s:s, s:s, s:i, s:I, s:I, s:I, s:o}",
+		"{s:i, s:I, s:s, s:s, s:o, s:b, s:o, s:o, s:s, s:s, s:i, s:I, s:I, s:I,"
+		" s:o}",
 		"schema", 1, "id", (json_int_t)job->id, "kind", job->kind, "app",
 		job->app, "version", text_or_null(job->version), "latest", job->latest,
-		"sha256", text_or_null(job->sha256), "who", job->who, "state",
+		"channel", text_or_null(job->channel), "sha256",
+		text_or_null(job->sha256), "who", job->who, "state",
 		job_state_name(job->state), "starts", (int)job->starts, "sequence",
 		(json_int_t)job->sequence, "started_ns", (json_int_t)job->started_ns,
 		"ended_ns", (json_int_t)job->ended_ns, "waiters", waiters_json(job));
@@ -185,11 +187,15 @@ static bool order_valid(const struct job_order *order)
 	unsigned char sum[SHA256_SIZE];
 
 	return (!strcmp(order->kind, "fetch") || !strcmp(order->kind, "import") ||
-		!strcmp(order->kind, "verify") || !strcmp(order->kind, "repair")) &&
+		!strcmp(order->kind, "verify") || !strcmp(order->kind, "repair") ||
+		!strcmp(order->kind, "warm")) &&
 	       name_valid(order->app) &&
 	       (!order->version || name_valid(order->version)) &&
 	       (order->version ||
-		(strcmp(order->kind, "import") && strcmp(order->kind, "repair"))) &&
+		(strcmp(order->kind, "import") && strcmp(order->kind, "repair") &&
+		 strcmp(order->kind, "warm"))) &&
+	       (order->channel ? name_valid(order->channel)
+			       : strcmp(order->kind, "warm") != 0) &&
 	       (!order->sha256 ||
 		sha256_parse(order->sha256, strlen(order->sha256), sum));
 }
@@ -252,21 +258,23 @@ static int job_read(struct jobs *jobs, uint64_t id, json_t *json, struct job **r
 {
 	cleanup(job_free_ptr) struct job *job = NULL;
 	struct job_order order = {.archive_fd = -1};
-	json_t *version, *sha256, *waiters;
+	json_t *version, *sha256, *waiters, *channel = NULL;
 	json_int_t number, sequence, started, ended;
 	int latest, starts, r;
 	const char *state;
 
-	if (json_unpack(json,
-			"{s:I, s:s, s:s, s:o, s:b, s:o, s:s, s:s, s:i, s:I, s:I, s:I, "
-			"s:o}",
-			"id", &number, "kind", &order.kind, "app", &order.app, "version",
-			&version, "latest", &latest, "sha256", &sha256, "who", &order.who,
-			"state", &state, "starts", &starts, "sequence", &sequence,
-			"started_ns", &started, "ended_ns", &ended, "waiters",
-			&waiters) < 0)
+	if (json_unpack(
+		    json,
+		    "{s:I, s:s, s:s, s:o, s:b, s?o, s:o, s:s, s:s, s:i, s:I, s:I, s:I, "
+		    "s:o}",
+		    "id", &number, "kind", &order.kind, "app", &order.app, "version",
+		    &version, "latest", &latest, "channel", &channel, "sha256", &sha256,
+		    "who", &order.who, "state", &state, "starts", &starts, "sequence",
+		    &sequence, "started_ns", &started, "ended_ns", &ended, "waiters",
+		    &waiters) < 0)
 		return -EBADMSG;
 	order.version = json_string_value(version);
+	order.channel = json_string_value(channel);
 	order.sha256 = json_string_value(sha256);
 	if ((uint64_t)number != id || starts < 0 || sequence < 0 || !order_valid(&order))
 		return -EBADMSG;

@@ -305,7 +305,8 @@ static int request_send(struct job *job, int fd, const struct config *config)
 	if (r < 0)
 		return r;
 	request = job_request(job->kind, job->app, *job->version ? job->version : NULL,
-			      config, space.reserve, *job->sha256 ? job->sha256 : NULL);
+			      *job->channel ? job->channel : NULL, config, space.reserve,
+			      *job->sha256 ? job->sha256 : NULL);
 	line = request ? json_dumps(request, JSON_COMPACT) : NULL;
 	json_decref(request);
 	if (!line)
@@ -358,6 +359,12 @@ static bool makes_pack(const struct job *job)
 static bool repairs(const struct job *job)
 {
 	return !strcmp(job->kind, "repair");
+}
+
+/* Its process has files of our own mount open. */
+static bool uses_mount(const struct job *job)
+{
+	return !strcmp(job->kind, "warm") || !strcmp(job->kind, "warmth");
 }
 
 static int process_start(struct job *job, struct work *work, const struct config *config)
@@ -661,7 +668,7 @@ static void job_end(struct job *job, int r)
 	struct jobs *jobs = job->jobs;
 
 	pthread_mutex_lock(&jobs->lock);
-	if (job->state == STATE_RUNNING)
+	if (job->state == STATE_RUNNING && !uses_mount(job))
 		jobs->running--;
 	job->state = r == 0           ? STATE_DONE
 		     : job->cancelled ? STATE_CANCELLED
@@ -695,19 +702,20 @@ static void job_end(struct job *job, int r)
 			    job->app, job->version, job->who, job->error.text);
 }
 
-/* Wait for one of RUNNING_MAX places. */
+/* Wait for one of RUNNING_MAX places. A warming does not: a flip waits for it, and
+ * downloads may take hours. */
 static int place_take(struct job *job)
 {
 	struct jobs *jobs = job->jobs;
 	int r = 0;
 
 	pthread_mutex_lock(&jobs->lock);
-	while (jobs->running >= RUNNING_MAX && !job->cancelled)
+	while (jobs->running >= RUNNING_MAX && !uses_mount(job) && !job->cancelled)
 		pthread_cond_wait(&jobs->changed, &jobs->lock);
 	if (job->cancelled) {
 		r = error_set(&job->error, -ECANCELED, "cancelled");
 	} else {
-		jobs->running++;
+		jobs->running += !uses_mount(job);
 		job->state = STATE_RUNNING;
 		job->rate_at_ms = clock_monotonic_ms();
 		job->starts++;
@@ -970,6 +978,7 @@ static struct job *find_same(struct jobs *jobs, const struct job_order *order)
 		    !strcmp(job->kind, order->kind) && !strcmp(job->app, order->app) &&
 		    (order->version ? !strcmp(job->version, order->version)
 				    : job->latest || !*job->version) &&
+		    !strcmp(job->channel, order->channel ? order->channel : "") &&
 		    same_archive(job, order))
 			return job;
 	return NULL;
@@ -999,12 +1008,15 @@ struct job *job_new(struct jobs *jobs, const struct job_order *order)
 	snprintf(job->app, sizeof(job->app), "%s", order->app);
 	snprintf(job->version, sizeof(job->version), "%s",
 		 order->version ? order->version : "");
+	snprintf(job->channel, sizeof(job->channel), "%s",
+		 order->channel ? order->channel : "");
 	snprintf(job->sha256, sizeof(job->sha256), "%s",
 		 order->sha256 ? order->sha256 : "");
 	snprintf(job->who, sizeof(job->who), "%s", order->who);
 	snprintf(job->stage, sizeof(job->stage), "%s",
 		 !strcmp(order->kind, "verify")   ? "verify"
 		 : !strcmp(order->kind, "repair") ? "check"
+		 : !strcmp(order->kind, "warm")   ? "warm"
 						  : "checksums");
 	return job;
 }
@@ -1090,6 +1102,7 @@ static int join(struct jobs *jobs, const struct job_order *order, json_t **ret,
 	if (strcmp(job->kind, order->kind) || strcmp(job->app, order->app) ||
 	    (order->version ? strcmp(job->version, order->version) != 0
 			    : !job->latest && *job->version) ||
+	    strcmp(job->channel, order->channel ? order->channel : "") ||
 	    strcmp(job->sha256, order->sha256 ? order->sha256 : ""))
 		return error_set(err, -EINVAL,
 				 "this Idempotency-Key was used for another request: "
@@ -1149,8 +1162,8 @@ int jobs_start(struct jobs *jobs, const struct job_order *order, json_t **ret,
 	return r;
 }
 
-/* Everybody may ask for a listing: a few at a time, so that nobody can make the daemon
- * flood the origin, or itself. */
+/* What everybody may ask for is done by a process that is no job for others to see: a few
+ * at a time, so that nobody can make the daemon flood the origin, or itself. */
 static int listing_begin(struct jobs *jobs, struct job *job, struct error *err)
 {
 	int r = 0;
@@ -1158,7 +1171,7 @@ static int listing_begin(struct jobs *jobs, struct job *job, struct error *err)
 	pthread_mutex_lock(&jobs->lock);
 	if (jobs->stopping || jobs->listing_count >= RUNNING_MAX) {
 		r = error_set(err, -EBUSY,
-			      "%d others are asking the origin just now: try again later",
+			      "%d others are asking the same just now: try again later",
 			      RUNNING_MAX);
 	} else {
 		jobs->listing_count++;
@@ -1178,14 +1191,14 @@ static void listing_end(struct jobs *jobs, struct job *job)
 		at = &(*at)->next;
 	*at = job->next;
 	jobs->listing_count--;
+	pthread_cond_broadcast(&jobs->changed);
 	pthread_mutex_unlock(&jobs->lock);
 }
 
-int jobs_available(struct jobs *jobs, const char *app, json_t **ret, struct error *err)
+static int listing_run(struct jobs *jobs, const struct job_order *order, json_t **ret,
+		       struct error *err)
 {
-	const struct job_order order = {
-		.kind = "list", .app = app, .who = "", .archive_fd = -1};
-	struct job *job = job_new(jobs, &order);
+	struct job *job = job_new(jobs, order);
 	int r;
 
 	if (!job)
@@ -1203,6 +1216,26 @@ int jobs_available(struct jobs *jobs, const char *app, json_t **ret, struct erro
 	listing_end(jobs, job);
 	job_free(job);
 	return r;
+}
+
+int jobs_available(struct jobs *jobs, const char *app, json_t **ret, struct error *err)
+{
+	const struct job_order order = {
+		.kind = "list", .app = app, .who = "", .archive_fd = -1};
+
+	return listing_run(jobs, &order, ret, err);
+}
+
+int jobs_warmth(struct jobs *jobs, const char *app, const char *version, json_t **ret,
+		struct error *err)
+{
+	const struct job_order order = {.kind = "warmth",
+					.app = app,
+					.version = version,
+					.who = "",
+					.archive_fd = -1};
+
+	return listing_run(jobs, &order, ret, err);
 }
 
 static struct job *find(struct jobs *jobs, uint64_t id)
@@ -1275,6 +1308,32 @@ static bool wait_end(struct jobs *jobs, uint64_t id)
 	was_cancelled = !job || job->state == STATE_CANCELLED;
 	pthread_mutex_unlock(&jobs->lock);
 	return was_cancelled;
+}
+
+/* Cancel what uses the mount. Return: whether any of it is left. */
+static bool cancel_users(struct jobs *jobs)
+{
+	bool left = false;
+
+	for (struct job *job = jobs->list; job; job = job->next)
+		if (uses_mount(job) && !job_ended(job)) {
+			cancel(job);
+			left = true;
+		}
+	for (struct job *job = jobs->listings; job; job = job->next)
+		if (uses_mount(job)) {
+			cancel(job);
+			left = true;
+		}
+	return left;
+}
+
+void jobs_leave_mount(struct jobs *jobs)
+{
+	pthread_mutex_lock(&jobs->lock);
+	while (cancel_users(jobs))
+		pthread_cond_wait(&jobs->changed, &jobs->lock);
+	pthread_mutex_unlock(&jobs->lock);
 }
 
 int jobs_cancel(struct jobs *jobs, uint64_t id, uint64_t waiter, json_t **ret,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * jobs.h - fetches, imports, verifications and repairs: who wants them, how far they are,
- * their processes
+ * jobs.h - fetches, imports, verifications, repairs, warmings: who wants them, how far
+ * they are, their processes
  *
  * A job belongs to the daemon, not to the connection that asked for it. Whoever asks for
  * the same again joins it as one more waiter; only the last waiter's cancellation ends
@@ -55,9 +55,10 @@ void jobs_free(struct jobs *jobs);
 
 /** What a job is asked to do. */
 struct job_order {
-	const char *kind; /* "fetch", "import", "verify", "repair" */
+	const char *kind; /* "fetch", "import", "verify", "repair", "warm" */
 	const char *app;
 	const char *version; /* NULL: the latest; all */
+	const char *channel; /* warm: points at the version in use; else NULL */
 	const char *sha256;  /* import: NULL or hexadecimal */
 	const char *who;     /* for the catalog */
 	const char *key;     /* of the request; NULL: it has none */
@@ -106,6 +107,21 @@ void jobs_counts(struct jobs *jobs, unsigned *ret_queued, unsigned *ret_running)
  */
 int jobs_cancel(struct jobs *jobs, uint64_t id, uint64_t waiter, json_t **ret,
 		struct error *err);
+
+/**
+ * jobs_warmth() - how much of a version the kernel has in memory
+ * Like jobs_available().
+ * @ret: as in docs/api.md
+ * Return: 0; what warm_measure() gives.
+ */
+int jobs_warmth(struct jobs *jobs, const char *app, const char *version, json_t **ret,
+		struct error *err);
+
+/**
+ * jobs_leave_mount() - end the jobs that use the mount, which is to be unmounted
+ * Waits until their processes are gone.
+ */
+void jobs_leave_mount(struct jobs *jobs);
 
 /**
  * jobs_available() - what the origin's SHA256SUMS lists for an application

@@ -33,6 +33,7 @@ struct job {
 	struct job *next; /* in jobs->list, newest first */
 	uint64_t id;
 	char kind[16], app[NAME_LENGTH_MAX + 1], version[NAME_LENGTH_MAX + 1];
+	char channel[NAME_LENGTH_MAX + 1]; /* of a warming; "" */
 	char sha256[SHA256_TEXT_SIZE];
 	char who[64];
 	bool latest;   /* version was left to the origin; "" until it has said which */

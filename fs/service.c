@@ -511,6 +511,8 @@ int service_leave(struct service *s, bool force, struct error *err)
 	int r;
 
 	pthread_mutex_lock(&s->leave);
+	if (s->jobs)
+		jobs_leave_mount(s->jobs);
 	r = mount_leave(&s->mount, force, err);
 	if (r == 0)
 		atomic_store(&s->place.shared->ended, true);

@@ -45,7 +45,8 @@ _deployctl() {
 		fetch) words+=' --latest --progress' ;;
 		import) words+=' --app --version --sha256 --progress' ;;
 		list) words+=' --available --in-use' ;;
-		flip|rollback) words+=' --channel -m' ;;
+		flip) words+=' --channel -m --warm --no-warm' ;;
+		rollback) words+=' --channel -m' ;;
 		history) words+=' --channel' ;;
 		verify|repair) words+=' --progress' ;;
 		gc) words+=' --dry-run' ;;

@@ -39,7 +39,9 @@ _deployctl() {
 		list) _arguments $common '(--in-use)--available[what the origin has]' \
 			'(--available)--in-use[who uses each version]' \
 			'1:app:_deployctl_apps' ;;
-		flip) _arguments $common $channel '-m[why]:reason:' '1:app:_deployctl_apps' \
+		flip) _arguments $common $channel '-m[why]:reason:' \
+			'(--no-warm)--warm[into memory before]' \
+			'(--warm)--no-warm[not, whatever is configured]' '1:app:_deployctl_apps' \
 			'2:version:_deployctl_versions' ;;
 		rollback) _arguments $common $channel '-m[why]:reason:' \
 			'1:app:_deployctl_apps' ;;

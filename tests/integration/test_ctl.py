@@ -210,7 +210,8 @@ def test_the_program_lists_its_verbs_and_its_version(ctl):
         ["import", "x", "--app", "shop", "--version", ".."],
         ["import", "x", "--app", "shop", "--version", "1", "--sha256", "abc"],
         ["list", "a", "b"], ["list", "--available"], ["list", "a/b"], ["flip", "shop"],
-        ["flip", "shop", "1", "--channel"], ["flip", "shop", "1", "--channel", "a b"],
+        ["flip", "shop", "1", "--channel"], ["flip", "shop", "1", "--warm", "--no-warm"],
+        ["flip", "shop", "1", "--channel", "a b"],
         ["rollback"], ["rollback", "shop", "1"], ["status", "x"], ["history"],
         ["history", "shop", "--channel", "\x1b[31m"], ["verify", "a", "b", "c"],
         ["verify", "-x"], ["pin", "shop"], ["unpin", "shop"], ["remove", "shop"],
@@ -228,14 +229,55 @@ def test_wrong_usage_is_one_line_with_a_hint(ctl, arguments):
 
 def test_options_may_stand_before_and_after_arguments(ctl, api):
     api.on("POST", "/v1/apps/shop/flip", (200, FLIP))
-    ctl.run("flip", "-m", "why", "shop", "--channel", "beta", "1.4.2")
-    ctl.run("flip", "shop", "1.4.2", "--channel=beta", "-mwhy")
+    ctl.run("flip", "--no-warm", "-m", "why", "shop", "--channel", "beta", "1.4.2")
+    ctl.run("flip", "shop", "1.4.2", "--channel=beta", "-mwhy", "--no-warm")
     bodies = [request.body for request in api.requests]
     assert bodies == [{"version": "1.4.2", "channel": "beta", "reason": "why"}] * 2
 
 
+WARM = {
+    "changed": True, "version": "1.4.2", "from": "1.4.1", "files": 34, "bytes": 12 << 20,
+    "kept_bytes": 800 << 20, "left_bytes": 0,
+}  # fmt: skip
+
+
+def warmed(**changes):
+    return job_reply(kind="warm", stage="warm", **changes)
+
+
+def test_a_warm_flip_warms_and_then_flips(ctl, api):
+    api.on("POST", "/v1/apps/shop/warm", (202, dict(warmed()[1], waiter=1)))
+    api.on("GET", "/v1/jobs/7", warmed(state="done", result=WARM, sequence=9))
+    api.on("POST", "/v1/apps/shop/flip", (200, FLIP))
+    said = ctl.run("flip", "shop", "1.4.2", "--warm", "--channel", "current").stdout_text
+    assert said.startswith("shop: 1.4.2 is warm: 800.0 MiB were, 12.0 MiB in 34 files were read\n")
+    assert [(r.method, r.path) for r in api.requests] == [
+        ("POST", "/v1/apps/shop/warm"), ("GET", "/v1/jobs/7"), ("POST", "/v1/apps/shop/flip")]
+    assert api.requests[0].body == {"version": "1.4.2", "channel": "current"}
+
+
+def test_a_warming_that_fails_does_not_keep_from_flipping(ctl, api):
+    api.on("POST", "/v1/apps/shop/warm", (202, dict(warmed()[1], waiter=1)))
+    error = {"code": "failed", "message": "the disk is tired"}
+    api.on("GET", "/v1/jobs/7", warmed(state="failed", error=error, sequence=9))
+    api.on("POST", "/v1/apps/shop/flip", (200, FLIP))
+    done = ctl.run("flip", "shop", "1.4.2", "--warm")
+    assert "the disk is tired" in done.stderr_text and "current 1.4.1 -> 1.4.2" in done.stdout_text
+
+
+def test_ctrl_c_while_it_warms_keeps_from_flipping(ctl, api):
+    api.on("POST", "/v1/apps/shop/warm", (202, dict(warmed()[1], waiter=3)))
+    api.on("GET", "/v1/jobs/7", lambda request: (process.send_signal(signal.SIGINT), warmed(sequence=9))[1])
+    api.on("DELETE", "/v1/jobs/7", (200, dict(warmed(state="cancelled")[1], changed=True)))
+    process = ctl.start("flip", "shop", "1.4.2", "--warm")
+    ctl.finish(process)
+    assert process.returncode == 1
+    assert "deployctl: not flipped: cancelled" in process.stderr_text
+    assert "/v1/apps/shop/flip" not in [r.path for r in api.requests]
+
+
 def test_text_that_is_not_utf8_is_refused(ctl, api):
-    done = ctl.run("flip", "shop", "1", "-m", os.fsdecode(b"\xff"), code=2)
+    done = ctl.run("flip", "shop", "1", "--no-warm", "-m", os.fsdecode(b"\xff"), code=2)
     assert "UTF-8" in done.stderr_text
     assert api.requests == []
 
@@ -259,11 +301,11 @@ def test_a_socket_that_nobody_serves_is_5(ctl, api):
 
 def test_a_daemon_that_hangs_up_is_5(ctl, api):
     api.on("POST", "/v1/apps/shop/flip", BREAK)
-    assert "broke" in ctl.run("flip", "shop", "1", code=5).stderr_text
+    assert "broke" in ctl.run("flip", "shop", "1", "--no-warm", code=5).stderr_text
     assert len(api.requests) > 1
     ctl.environment["DEPLOYCTL_PATIENCE"] = "0"
     api.requests.clear()
-    assert "broke" in ctl.run("flip", "shop", "1", code=5).stderr_text
+    assert "broke" in ctl.run("flip", "shop", "1", "--no-warm", code=5).stderr_text
     assert len(api.requests) == 1
 
 
@@ -871,7 +913,7 @@ def test_a_daemon_that_comes_back_on_a_new_socket_is_found(ctl, api):
         return BREAK
 
     api.on("POST", "/v1/apps/shop/flip", leave)
-    process = ctl.start("flip", "shop", "1.4.2")
+    process = ctl.start("flip", "shop", "1.4.2", "--no-warm")
     assert gone.wait(TIMEOUT_S)
     successor = MockApi(ctl.socket_path)
     successor.on("POST", "/v1/apps/shop/flip", (200, FLIP))

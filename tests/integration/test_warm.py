@@ -4,8 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
-from deploy import figure
+import pytest
+
+from deploy import NOT_FOUND, File, Origin, Symlink, figure, noise, wait_until
 
 WALK = """
 import os, sys
@@ -95,3 +98,182 @@ def test_equal_files_of_the_next_version_are_not_read_again(place, pyapp):
     read = daemon.status()["fuse"]["read_bytes"] - before
     figure("shared-reads", files=files, first_bytes=before, second_bytes=read)
     assert read < before / 10
+
+
+# -- warm flips
+
+
+def changing_app(version, mtime=1_700_000_000):
+    """Two of four files of each folder change from version to version."""
+    content = {"VERSION": File(version.encode(), mtime=mtime), "bin/run": Symlink("../lib/0/same")}
+    for folder in range(10):
+        for name in ("same", "unread same"):
+            content[f"lib/{folder}/{name}"] = File(noise(20_000, b"%d" % folder), mtime=mtime)
+        for name in ("changed", "unread changed"):
+            content[f"lib/{folder}/{name}"] = File(noise(20_000, f"{folder} {version}".encode()), mtime=mtime)
+    content["big"] = File(noise(4 << 20, version.encode()), mtime=mtime)
+    return content
+
+
+BIG_AT, BIG_SIZE = 1 << 20, 100_000
+
+
+def use(folder):
+    """What an application does that was started from @folder."""
+    for part in sorted(os.listdir(os.path.join(folder, "lib"))):
+        for name in ("same", "changed"):
+            Path(folder, "lib", part, name).read_bytes()
+    os.readlink(os.path.join(folder, "bin", "run"))
+    with open(os.path.join(folder, "big"), "rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        os.pread(file.fileno(), BIG_SIZE, BIG_AT)
+
+
+def asked(daemon, before=None):
+    """The requests of the daemon, by kind, that fetch names or content; or those since @before."""
+    fuse = daemon.status()["fuse"]
+    now = {kind: fuse["requests"][kind] for kind in
+           ("lookup", "getattr", "readlink", "read", "readdir", "readdirplus")}
+    now["read_bytes"] = fuse["read_bytes"]
+    return now if before is None else {kind: now[kind] - before[kind] for kind in now}
+
+
+def asked_by_use(daemon, folder):
+    """Of somebody who is there already: the way there is unknown after every flip."""
+    os.stat(folder)
+    before = asked(daemon)
+    use(folder)
+    return asked(daemon, before)
+
+
+@pytest.fixture
+def origin(place):
+    return Origin(place.folder / "origin")
+
+
+@pytest.fixture
+def changing(place, origin):
+    """A daemon with three versions: 1 in use, 2 with changes, 3 like 1 but for every mtime."""
+    origin.publish("shop", "1", changing_app("1"))
+    origin.publish("shop", "2", changing_app("2"))
+    origin.publish("shop", "3", changing_app("1", mtime=1_800_000_000))
+    daemon = place.daemon(origin.folder).start()
+    for version in "123":
+        daemon.run("fetch", "shop", version)
+    daemon.run("flip", "shop", "1")
+    use(daemon.path("shop"))
+    return daemon
+
+
+CHANGED_BYTES = 10 * 20_000 + BIG_SIZE + BIG_AT % 4096
+USED_BYTES = CHANGED_BYTES + 10 * 20_000
+
+
+def test_after_a_warm_flip_what_was_in_use_needs_no_request(changing):
+    before = asked(changing)
+    said = changing.run("flip", "shop", "2", "--warm").out
+    warmed = asked(changing, before)
+    assert "shop: 2 is warm" in said and "current 1 -> 2" in said
+    # Neither what was shared nor what nobody had read; whole pages of the big file.
+    assert CHANGED_BYTES <= warmed["read_bytes"] <= CHANGED_BYTES + 2 * 4096
+
+    folder = changing.path("shop", "2")
+    assert not any(asked_by_use(changing, folder).values())
+    before = asked(changing)
+    Path(folder, "lib", "3", "unread changed").read_bytes()
+    assert asked(changing, before)["read"] == 1
+
+
+def test_a_warm_flip_where_every_mtime_is_new(changing):
+    before = asked(changing)
+    changing.run("flip", "shop", "3", "--warm")
+    assert USED_BYTES <= asked(changing, before)["read_bytes"] <= USED_BYTES + 2 * 4096
+    assert not any(asked_by_use(changing, changing.path("shop", "3")).values())
+
+
+def test_a_cold_flip_reads_nothing_and_leaves_all_to_be_asked_for(changing):
+    before = asked(changing)
+    changing.run("flip", "shop", "2")
+    assert not any(asked(changing, before).values())
+    use(changing.path("shop", "2"))
+    assert asked(changing, before)["read_bytes"] >= CHANGED_BYTES
+
+
+def test_the_job_of_a_warm_flip_says_what_it_did(changing):
+    reply = changing.api("POST", "/v1/apps/shop/warm", {"version": "2"})
+    assert reply.status == 202
+    job = reply.body["job"]
+    assert (job["kind"], job["version"], job["stage"]) == ("warm", "2", "warm")
+    job = wait_until(lambda: ended_job(changing, job["id"]), "the job has ended")
+    assert (job["state"], job["warnings"]) == ("done", [])
+    result = job["result"]
+    assert result["changed"] and (result["version"], result["from"], result["files"]) == ("2", "1", 11)
+    assert CHANGED_BYTES <= result["bytes"] <= CHANGED_BYTES + 2 * 4096
+    assert (result["kept_bytes"], result["left_bytes"]) == (10 * 20_000, 0)
+    assert changing.channels("shop")["current"] == "1"
+
+
+def ended_job(daemon, number):
+    job = daemon.api("GET", f"/v1/jobs/{number}").body["job"]
+    return job if job["ended"] else None
+
+
+def test_warmth_is_told_without_asking_for_anything(changing):
+    def warmth():
+        channels = changing.api("GET", "/v1/apps/shop/warmth").body["channels"]
+        return {entry["channel"]: entry for entry in channels}
+
+    changing.run("flip", "shop", "2")
+    warmth()
+    before = asked(changing)
+    told = warmth()
+    assert not any(asked(changing, before).values())
+    assert (told["current"]["version"], told["current"]["warm_bytes"]) == ("2", 0)
+    assert (told["previous"]["version"], told["previous"]["warm_files"]) == ("1", 21)
+    assert USED_BYTES <= told["previous"]["warm_bytes"] <= USED_BYTES + 2 * 4096
+    assert told["previous"]["bytes"] == told["current"]["bytes"] == 40 * 20_000 + (4 << 20) + 1
+    use(changing.path("shop"))
+    assert warmth()["current"]["warm_files"] == 21
+
+
+@pytest.mark.parametrize("config, option, is_warm", [
+    ({}, [], False), ({"warm": "on"}, [], True), ({"warm": "on"}, ["--no-warm"], False),
+    ({"warm": "on", "apps": [{"name": "shop", "warm": "off"}]}, [], False),
+    ({"apps": [{"name": "shop", "warm": "on"}]}, [], True),
+])
+def test_the_configuration_may_make_every_flip_warm(changing, origin, config, option, is_warm):
+    changing.configure(origin.folder, **config)
+    changing.run("daemon", "reload")
+    assert ("is warm" in changing.run("flip", "shop", "2", *option).out) == is_warm
+    assert changing.channels("shop")["current"] == "2"
+
+
+def test_with_json_a_warm_flip_has_one_reply(changing):
+    reply = changing.json("flip", "shop", "2", "--warm")
+    assert (reply["from"], reply["to"]) == ("1", "2")
+
+
+def test_there_is_nothing_to_warm_for_a_new_channel(changing):
+    said = changing.run("flip", "shop", "2", "--warm", "--channel", "beta").out
+    assert "warm" not in said and "beta" in said
+
+
+def test_a_warm_flip_to_what_is_not_there_is_a_flip_to_what_is_not_there(changing):
+    changing.run("flip", "shop", "4", "--warm", code=NOT_FOUND)
+    assert changing.api("POST", "/v1/apps/shop/warm", {"version": "4"}).status == 404
+    assert changing.api("POST", "/v1/apps/shop/warm", {"version": "2", "x": 1}).status == 400
+
+
+def test_where_memory_is_short_the_flip_is_not_warm(changing, tmp_path):
+    """What is reclaimable counts as available: less than a tenth is left."""
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:       16000000 kB\nMemFree:   800000 kB\nMemAvailable:   1500000 kB\n")
+    subprocess.run(["mount", "--bind", meminfo, "/proc/meminfo"], check=True)
+    try:
+        before = asked(changing)
+        done = changing.run("flip", "shop", "2", "--warm")
+    finally:
+        subprocess.run(["umount", "/proc/meminfo"], check=True)
+    assert "memory is short" in done.err
+    assert asked(changing, before)["read"] == 0
+    assert changing.channels("shop")["current"] == "2"

@@ -277,6 +277,7 @@ static void crlf_and_byte_order_marks_do_no_harm(void **state)
 static void unknown_key_is_refused(void **state)
 {
 	assert_refused("mount: /a\n\n# x\nmout: /b\n", 4, "unknown key 'mout'");
+	assert_refused("warm: maybe\n", 1, "'warm' must be 'on' or 'off'");
 	assert_refused("verify: off\n", 1, "unknown key 'verify'");
 	assert_refused("apps:\n- name: a\n  mount: /a\n", 3, "unknown key 'mount'");
 	assert_refused("<<: {mount: /a}\n", 1, "unknown key '<<'");
