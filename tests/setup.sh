@@ -50,6 +50,7 @@ group_packages() {
 	test)
 		printf '%s\n' git python3 python3-pytest clang clang-format strace tar zstd \
 			xz-utils bzip2 zip unzip openssl curl util-linux procps python3-yaml \
+			python3-prometheus-client \
 			e2fsprogs mount systemd
 		;;
 	servers)

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 from deploy import noise, small_app, wait_until
+from prometheus_client.parser import text_string_to_metric_families
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 LINE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)")
@@ -95,6 +96,12 @@ class Exposition:
         return name in self.types
 
 
+def read_by_prometheus(text):
+    """The samples as Prometheus' own parser finds them; it is less strict."""
+    return {(sample.name, frozenset(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(text) for sample in family.samples}
+
+
 def scrape(daemon):
     with contextlib.closing(daemon.connect()) as connection:
         connection.request("GET", "/v1/metrics")
@@ -102,7 +109,9 @@ def scrape(daemon):
         text = response.read().decode()
     assert response.status == 200
     assert response.headers["Content-Type"] == CONTENT_TYPE
-    return Exposition(text)
+    metrics = Exposition(text)
+    assert read_by_prometheus(text) == metrics.samples
+    return metrics
 
 
 def answered(metrics, operation):

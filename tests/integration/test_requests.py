@@ -100,7 +100,10 @@ def killed_at(daemon, calls, when=1):
         deploy.wait_until(lambda: daemon.processes()[1] not in (0, pid), "another worker has come")
     finally:
         tracer.terminate()
-        tracer.wait()
+        # It may wait for ever for a thread that has ended before it could be detached.
+        if not deploy.ended(tracer, 10):
+            tracer.kill()
+            tracer.wait()
 
 
 # -- keys ----------------------------------------------------------------------------------
