@@ -344,6 +344,8 @@ static int deps_resolve(struct pack *pack, struct error *err)
 		return error_set(err, -ENOMEM, "not enough memory");
 	for (uint32_t i = 0; i < count; i++) {
 		pack->deps[i] = pack_set_get(pack->set, pack->meta.deps[i]);
+		if (!pack->deps[i] && pack_set_has(pack->set, pack->meta.deps[i]))
+			return error_set(err, -ENOMEM, "not enough memory");
 		if (!pack->deps[i])
 			return error_set(err, -ENOENT,
 					 "pack %llu shares content with pack %llu, "

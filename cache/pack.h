@@ -153,13 +153,15 @@ struct pack_meta {
 
 struct pack_set;
 
-/** A pack that can be read. Reference-counted; the metadata is loaded at the first use.
- */
+/** A pack that can be read. Reference-counted; the metadata is loaded at the first use,
+ * and stays at least as long as somebody has a reference. */
 struct pack {
 	struct pack_key key;
 	struct pack_set *set;
+	size_t place; /* the set's */
 	atomic_int references;
 	atomic_bool loaded;
+	atomic_bool asked_for; /* since the set looked for one to let go */
 	atomic_bool
 		damage_seen; /* pack_note_damage(); taken by pack_set_next_damaged() */
 	int fd;              /* -1 until loaded */
@@ -308,17 +310,29 @@ void pack_unref(struct pack *pack);
 struct pack_set *pack_set_new(const char *directory);
 void pack_set_free(struct pack_set *set);
 
+/** pack_set_copy() - the same packs, none of them loaded. NULL when out of memory. */
+struct pack_set *pack_set_copy(struct pack_set *from);
+
 /** pack_set_add() - make a pack known. A larger id has a larger first_node. */
 int pack_set_add(struct pack_set *set, const struct pack_key *key);
 
 /** pack_set_drop() - forget it; who holds a reference goes on using it */
 void pack_set_drop(struct pack_set *set, uint64_t id);
 
-/** pack_set_get() - by id; a reference, or NULL */
+/**
+ * pack_set_get() - by id
+ * Return: a reference; NULL there is none, or out of memory: see pack_set_has().
+ */
 struct pack *pack_set_get(struct pack_set *set, uint64_t id);
 
-/** pack_set_find() - by a node id in its range; a reference, or NULL */
+/** pack_set_find() - by a node id in its range; as pack_set_get() */
 struct pack *pack_set_find(struct pack_set *set, uint64_t node);
+
+/** pack_set_has() - whether it has a pack of this id; makes and loads nothing */
+bool pack_set_has(struct pack_set *set, uint64_t id);
+
+/** pack_set_has_unloaded() - whether a node is of a pack that would have to be loaded */
+bool pack_set_has_unloaded(struct pack_set *set, uint64_t node);
 
 /**
  * pack_open_fd() - a loaded pack that is in no set: what an import has just made

@@ -243,17 +243,6 @@ static int id_add(void *context, const struct pack_key *key)
 	return 0;
 }
 
-/* Free a donor's metadata, and keep the pack known. */
-static void unload(struct scrub *scrub, const struct pack *donor)
-{
-	const struct pack_key key = donor->key;
-
-	if (key.id == scrub->id)
-		return;
-	pack_set_drop(scrub->own.packs, key.id);
-	pack_set_add(scrub->own.packs, &key);
-}
-
 int repair_from_store(struct scrub *scrub,
 		      void (*mended)(void *context, const struct pack *donor,
 				     size_t blocks),
@@ -276,8 +265,6 @@ int repair_from_store(struct scrub *scrub,
 			r = repair_from(scrub, donor, &blocks, err);
 		if (blocks && mended)
 			mended(context, donor, blocks);
-		if (donor)
-			unload(scrub, donor);
 		pack_unref(donor);
 	}
 	return r;

@@ -259,25 +259,16 @@ static void unload(struct scrub *scrub)
 	scrub->own.packs = NULL;
 }
 
-static int add_key(void *context, const struct pack_key *key)
-{
-	return pack_set_add(context, key);
-}
-
 /* The pack and what of it is used, as they are on the disk by now. */
 static int load(struct scrub *scrub, struct error *err)
 {
-	char path[4096];
 	int r;
 
 	unload(scrub);
 	scrub->hopeless = (struct error){0};
-	scrub->own.packs = pack_set_new(store_path(scrub->store, "packs", path));
+	scrub->own.packs = pack_set_copy(scrub->store->packs);
 	if (!scrub->own.packs)
 		return error_set(err, -ENOMEM, "not enough memory");
-	r = catalog_each_pack(scrub->store->catalog, add_key, scrub->own.packs, err);
-	if (r < 0)
-		return r;
 	scrub->pack = pack_set_get(scrub->own.packs, scrub->id);
 	if (!scrub->pack)
 		return 0;

@@ -167,11 +167,9 @@ static bool judge_orphan(const struct store *store, int dir, const char *file)
 {
 	char *end;
 	uint64_t id = strtoull(file, &end, 10);
-	struct pack *pack = strcmp(end, ".pack") ? NULL : pack_set_get(store->packs, id);
-	bool orphan = !pack && strcmp(end, ".pack.damaged");
+	bool known = !strcmp(end, ".pack") && pack_set_has(store->packs, id);
 
-	pack_unref(pack);
-	return orphan;
+	return !known && strcmp(end, ".pack.damaged");
 }
 
 static bool judge_old(const struct store *store, int dir, const char *file)
@@ -404,7 +402,7 @@ static int pack_enter(struct store *store, int fd, const struct pack_key *key,
 	if (fstat(fd, &st) < 0 || pack_set_add(store->packs, key) < 0)
 		return error_set(err, -ENOMEM, "not enough memory");
 	pack = pack_set_get(store->packs, key->id);
-	r = pack_load(pack, err);
+	r = pack ? pack_load(pack, err) : error_set(err, -ENOMEM, "not enough memory");
 	pack_unref(pack);
 	version->pack = key->id;
 	version->first_node = key->first_node;
@@ -436,12 +434,12 @@ int store_add(struct store *store, const struct version *version,
 	bool used = false;
 	int r;
 
-	if (!pack)
-		return error_set(err, -ENOENT, "pack %llu is gone",
-				 (unsigned long long)version->pack);
-	r = catalog_add_version(store->catalog, version, &pack->key,
-				version->stored_bytes, pack->meta.deps,
-				pack->meta.dep_count, changes, err);
+	/* It may have been let go since the adoption. */
+	r = pack ? pack_load(pack, err) : error_set(err, -ENOMEM, "not enough memory");
+	if (r == 0)
+		r = catalog_add_version(store->catalog, version, &pack->key,
+					version->stored_bytes, pack->meta.deps,
+					pack->meta.dep_count, changes, err);
 	pack_unref(pack);
 	for (size_t i = 0; i < changes->count; i++)
 		used |= changes->changes[i].kind == CHANGE_VERSION &&

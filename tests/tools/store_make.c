@@ -148,18 +148,6 @@ static void ignore_warning(void *context, const char *text)
 {
 }
 
-/* As after a start: not loaded. */
-static void unload(struct store *store, uint64_t id)
-{
-	struct pack *pack = pack_set_get(store->packs, id);
-	struct pack_key key = pack->key;
-
-	pack_unref(pack);
-	pack_set_drop(store->packs, id);
-	if (pack_set_add(store->packs, &key) < 0)
-		die("a pack", strerror(ENOMEM));
-}
-
 static void import(struct store *store, const struct plan *plan, const char *app,
 		   const char *name)
 {
@@ -192,7 +180,6 @@ static void import(struct store *store, const struct plan *plan, const char *app
 	    store_add(store, &version, &changes, &err) < 0 ||
 	    store_index(store, &err) < 0)
 		die(name, err.text);
-	unload(store, version.pack);
 }
 
 static void flip(struct store *store, const char *app, const char *version)
