@@ -45,20 +45,6 @@ static bool has_packs(const char *packs)
 	return false;
 }
 
-/* A commit that is in the copy cannot be missing in the catalog: each takes ids. */
-static int check_backup(const struct places *places, const struct catalog_copy *catalog,
-			struct error *err)
-{
-	cleanup(catalog_copy_done) struct catalog_copy backup;
-
-	if (catalog_copy_load(places->backup, &backup, NULL) < 0 || backup.newer)
-		return 0;
-	if (backup.next_node > catalog->next_node ||
-	    backup.next_pack > catalog->next_pack)
-		return error_set(err, -EBADMSG, "it is older than its copy");
-	return 0;
-}
-
 int catalog_check(const char *path, struct error *err)
 {
 	cleanup(catalog_copy_done) struct catalog_copy catalog = {0};
@@ -67,7 +53,7 @@ int catalog_check(const char *path, struct error *err)
 
 	if (r < 0)
 		return r;
-	r = catalog_copy_open(places.db, &catalog, err);
+	r = catalog_copy_open(places.db, places.backup, &catalog, err);
 	if (r == -ENOENT || (r == -EBADMSG && !catalog.db)) {
 		struct stat st;
 
@@ -79,8 +65,7 @@ int catalog_check(const char *path, struct error *err)
 	}
 	if (r < 0 || catalog.newer)
 		return r;
-	r = catalog_copy_check(&catalog, places.packs, err);
-	return r < 0 ? r : check_backup(&places, &catalog, err);
+	return catalog_copy_check(&catalog, places.packs, err);
 }
 
 /* Where a rebuild begins: the copies that are whole. */
@@ -99,7 +84,7 @@ static void sources_open(const struct places *places, struct sources *ret)
 	struct error why = {0};
 
 	*ret = (struct sources){0};
-	if (catalog_copy_open(places->db, &ret->catalog, NULL) == 0)
+	if (catalog_copy_open(places->db, NULL, &ret->catalog, NULL) == 0)
 		catalog_copy_check(&ret->catalog, places->packs, NULL);
 	if (catalog_copy_load(places->backup, &ret->backup, &why) == 0)
 		catalog_copy_check(&ret->backup, places->packs, &why);
@@ -211,7 +196,7 @@ static int build(const struct places *places, struct catalog_copy *source,
 static int check_built(const struct places *places, struct error *err)
 {
 	cleanup(catalog_copy_done) struct catalog_copy catalog;
-	int r = catalog_copy_open(places->fresh, &catalog, err);
+	int r = catalog_copy_open(places->fresh, NULL, &catalog, err);
 
 	return r < 0 ? r : catalog_copy_check(&catalog, places->packs, err);
 }
