@@ -15,7 +15,8 @@
 
 #define LOAD_FAILURES_TOLD 10 /* log lines a pack */
 #define NS_PER_S           1000000000LL
-#define FIRST_ENTRY_OFFSET 3 /* 1 is behind ".", 2 behind ".." */
+#define FIRST_ENTRY_OFFSET 3    /* 1 is behind ".", 2 behind ".." */
+#define LEAVES_BEHIND      4096 /* new ids, before the oldest are looked for */
 
 /* A name in an application's directory. */
 struct name {
@@ -32,6 +33,7 @@ struct app {
 	int64_t time_ns;
 	struct name *names; /* by offset */
 	size_t count, room;
+	uint64_t version_count;
 };
 
 /* A channel symlink or a file of .deployfs/, of now or of before. */
@@ -42,7 +44,12 @@ struct leaf {
 	bool link;
 	char *name;
 	char *text;
-	bool shown; /* in .deployfs/: the id that the name has now */
+};
+
+/* A file of .deployfs/ and the id that it has now. */
+struct text {
+	char *name;
+	uint64_t node;
 };
 
 struct view {
@@ -54,6 +61,9 @@ struct view {
 	struct app **sorted; /* the same, by name */
 	struct leaf *leaves; /* by node */
 	size_t leaf_count, leaf_room;
+	size_t leaf_trim_at; /* when there are so many, the oldest are forgotten */
+	struct text *texts;
+	size_t text_count, text_room;
 	int64_t root_time_ns, status_time_ns;
 	uint64_t version_count;
 };
@@ -65,8 +75,15 @@ struct view *view_new(struct pack_set *packs)
 	if (!view)
 		return NULL;
 	view->packs = packs;
+	view->leaf_trim_at = LEAVES_BEHIND;
 	pthread_rwlock_init(&view->lock, NULL);
 	return view;
+}
+
+static void leaf_free(struct leaf *leaf)
+{
+	free(leaf->name);
+	free(leaf->text);
 }
 
 static void app_free(struct app *app)
@@ -84,10 +101,11 @@ void view_free(struct view *view)
 		return;
 	for (size_t i = 0; i < view->app_count; i++)
 		app_free(view->apps[i]);
-	for (size_t i = 0; i < view->leaf_count; i++) {
-		free(view->leaves[i].name);
-		free(view->leaves[i].text);
-	}
+	for (size_t i = 0; i < view->leaf_count; i++)
+		leaf_free(&view->leaves[i]);
+	for (size_t i = 0; i < view->text_count; i++)
+		free(view->texts[i].name);
+	free(view->texts);
 	free(view->apps);
 	free(view->sorted);
 	free(view->leaves);
@@ -175,22 +193,56 @@ static struct leaf *leaf_by_node(const struct view *view, uint64_t node)
 	return NULL;
 }
 
+static struct text *text_by_name(const struct view *view, const char *name)
+{
+	for (size_t i = 0; i < view->text_count; i++)
+		if (!strcmp(view->texts[i].name, name))
+			return &view->texts[i];
+	return NULL;
+}
+
 static struct leaf *leaf_by_name(const struct view *view, const char *name)
 {
-	for (size_t i = view->leaf_count; i > 0; i--) {
-		struct leaf *leaf = &view->leaves[i - 1];
+	const struct text *text = text_by_name(view, name);
 
-		if (leaf->shown && !strcmp(leaf->name, name))
-			return leaf;
+	return text ? leaf_by_node(view, text->node) : NULL;
+}
+
+/* A reader that is in the middle of a listing goes on after a restart, and over names
+ * that come and go: so an offset is the name's own (I3). Positive as a loff_t. */
+static uint64_t name_offset(const char *text)
+{
+	struct checksum sum = checksum_of(text, strlen(text));
+	uint64_t offset;
+
+	memcpy(&offset, sum.bytes, sizeof(offset));
+	return FIRST_ENTRY_OFFSET + (offset >> 2);
+}
+
+/* The position of the first name that is behind an offset. */
+static size_t name_behind(const struct app *app, uint64_t offset)
+{
+	size_t low = 0, high = app->count;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (app->names[middle].offset <= offset)
+			low = middle + 1;
+		else
+			high = middle;
 	}
-	return NULL;
+	return low;
 }
 
 static struct name *name_find(struct app *app, const char *text)
 {
-	for (size_t i = 0; i < app->count; i++)
-		if (!strcmp(app->names[i].text, text))
-			return &app->names[i];
+	uint64_t offset = name_offset(text);
+
+	for (size_t i = name_behind(app, offset);
+	     i > 0 && app->names[i - 1].offset == offset; i--)
+		if (!strcmp(app->names[i - 1].text, text))
+			return &app->names[i - 1];
 	return NULL;
 }
 
@@ -226,56 +278,85 @@ static int app_add(struct view *view, const struct change *change)
 	return 0;
 }
 
-/* Forget the oldest id of a name when there are too many, as the catalog does: the memory
- * of a daemon that flips for years must not grow. */
-static void leaf_trim(struct view *view, const struct leaf *newest)
+/* Those of one name together, the newest first. */
+static int leaf_compare(const void *left, const void *right)
 {
-	size_t keep = newest->link ? CATALOG_LINKS_KEPT : CATALOG_TEXTS_KEPT;
-	uint64_t parent = newest->parent;
-	const char *name = newest->name;
+	const struct leaf *a = *(struct leaf *const *)left;
+	const struct leaf *b = *(struct leaf *const *)right;
+	int order;
 
-	for (size_t i = view->leaf_count; i > 0; i--) {
-		struct leaf *leaf = &view->leaves[i - 1];
+	if (a->parent != b->parent)
+		return a->parent < b->parent ? -1 : 1;
+	order = strcmp(a->name, b->name);
+	return order ? order : a->node > b->node ? -1 : a->node < b->node;
+}
 
-		if (leaf->parent != parent || strcmp(leaf->name, name))
-			continue;
-		if (keep > 0) {
-			keep--;
-			continue;
-		}
-		free(leaf->name);
-		free(leaf->text);
-		memmove(leaf, leaf + 1, (view->leaf_count - i) * sizeof(*leaf));
-		view->leaf_count--;
+static bool leaf_same_name(const struct leaf *a, const struct leaf *b)
+{
+	return a->parent == b->parent && !strcmp(a->name, b->name);
+}
+
+static void leaves_close_up(struct view *view)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < view->leaf_count; i++)
+		if (view->leaves[i].name)
+			view->leaves[kept++] = view->leaves[i];
+	view->leaf_count = kept;
+}
+
+/* Forget the oldest ids of names that have too many, as the catalog does: the memory of a
+ * daemon that flips for years must not grow. All names at a time, which costs a flip
+ * nothing; out of memory, another time. */
+static void leaves_trim(struct view *view)
+{
+	struct leaf **sorted = malloc(view->leaf_count * sizeof(struct leaf *));
+	const struct leaf *newest = NULL;
+	size_t count = view->leaf_count, newer = 0;
+
+	if (!sorted)
 		return;
+	for (size_t i = 0; i < count; i++)
+		sorted[i] = &view->leaves[i];
+	qsort(sorted, count, sizeof(struct leaf *), leaf_compare);
+	for (size_t i = 0; i < count; i++) {
+		struct leaf *leaf = sorted[i];
+		size_t keep = leaf->link ? CATALOG_LINKS_KEPT : CATALOG_TEXTS_KEPT;
+
+		if (!newest || !leaf_same_name(newest, leaf)) {
+			newest = leaf;
+			newer = 0;
+		} else if (++newer >= keep) {
+			leaf_free(leaf);
+			leaf->name = NULL;
+		}
 	}
+	free(sorted);
+	leaves_close_up(view);
+	view->leaf_trim_at = view->leaf_count + view->leaf_count / 8 + LEAVES_BEHIND;
 }
 
 /* Add a leaf in order of ids; one that is there already is left as it is. */
-static int leaf_add(struct view *view, const struct change *change, bool shown)
+static int leaf_add(struct view *view, const struct change *change)
 {
 	struct leaf leaf = {
 		.node = change->node,
 		.parent = change->kind == CHANGE_LINK ? change->app_node : VIEW_STATUS,
 		.time_ns = change->time_ns,
 		.link = change->kind == CHANGE_LINK,
-		.shown = shown,
 	};
-	struct leaf *same = leaf_by_node(view, change->node);
 	size_t at = view->leaf_count;
 
-	if (same) {
-		same->shown |= shown;
+	if (leaf_by_node(view, change->node))
 		return 0;
-	}
 	if (grow((void **)&view->leaves, view->leaf_count, &view->leaf_room,
 		 sizeof(view->leaves[0])) < 0)
 		return -ENOMEM;
 	leaf.name = strdup(change->name);
 	leaf.text = strdup(change->text);
 	if (!leaf.name || !leaf.text) {
-		free(leaf.name);
-		free(leaf.text);
+		leaf_free(&leaf);
 		return -ENOMEM;
 	}
 	while (at > 0 && view->leaves[at - 1].node > leaf.node)
@@ -284,28 +365,16 @@ static int leaf_add(struct view *view, const struct change *change, bool shown)
 		(view->leaf_count - at) * sizeof(view->leaves[0]));
 	view->leaves[at] = leaf;
 	view->leaf_count++;
-	leaf_trim(view, &leaf);
+	if (view->leaf_count >= view->leaf_trim_at)
+		leaves_trim(view);
 	return 0;
-}
-
-/* A reader that is in the middle of a listing goes on after a restart, and over names
- * that come and go: so an offset is the name's own (I3). Positive as a loff_t. */
-static uint64_t name_offset(const char *text)
-{
-	struct checksum sum = checksum_of(text, strlen(text));
-	uint64_t offset;
-
-	memcpy(&offset, sum.bytes, sizeof(offset));
-	return FIRST_ENTRY_OFFSET + (offset >> 2);
 }
 
 static struct name *name_insert(struct app *app, char *text)
 {
 	uint64_t offset = name_offset(text);
-	size_t at = app->count;
+	size_t at = name_behind(app, offset);
 
-	while (at > 0 && app->names[at - 1].offset > offset)
-		at--;
 	memmove(&app->names[at + 1], &app->names[at],
 		(app->count - at) * sizeof(app->names[0]));
 	app->count++;
@@ -313,9 +382,15 @@ static struct name *name_insert(struct app *app, char *text)
 	return &app->names[at];
 }
 
+static void count_versions(struct view *view, struct app *app, int more)
+{
+	app->version_count += (uint64_t)more;
+	view->version_count += (uint64_t)more;
+}
+
 static int name_set(struct view *view, const struct change *change, bool link)
 {
-	struct app *app = app_by_name(view, change->app);
+	struct app *app = app_by_node(view, change->app_node);
 	struct name *name;
 
 	if (!app)
@@ -330,7 +405,7 @@ static int name_set(struct view *view, const struct change *change, bool link)
 			return -ENOMEM;
 		}
 		name = name_insert(app, text);
-		view->version_count += !link;
+		count_versions(view, app, !link);
 	}
 	name->link = link;
 	name->node = change->node;
@@ -341,12 +416,12 @@ static int name_set(struct view *view, const struct change *change, bool link)
 
 static int name_drop(struct view *view, const struct change *change)
 {
-	struct app *app = app_by_name(view, change->app);
+	struct app *app = app_by_node(view, change->app_node);
 	struct name *name = app ? name_find(app, change->name) : NULL;
 
 	if (!name)
 		return 0;
-	view->version_count -= !name->link;
+	count_versions(view, app, -!name->link);
 	free(name->text);
 	app->count--;
 	memmove(name, name + 1, (size_t)(app->names + app->count - name) * sizeof(*name));
@@ -354,23 +429,32 @@ static int name_drop(struct view *view, const struct change *change)
 	return 0;
 }
 
+/* The record of a file's name; made when it is new. NULL: out of memory. */
+static struct text *text_make(struct view *view, const char *name)
+{
+	struct text *text = text_by_name(view, name);
+	char *copy;
+
+	if (text)
+		return text;
+	copy = strdup(name);
+	if (!copy || grow((void **)&view->texts, view->text_count, &view->text_room,
+			  sizeof(view->texts[0])) < 0) {
+		free(copy);
+		return NULL;
+	}
+	view->texts[view->text_count] = (struct text){.name = copy};
+	return &view->texts[view->text_count++];
+}
+
 static int text_set(struct view *view, const struct change *change)
 {
-	struct leaf *old = leaf_by_name(view, change->name);
-	int r;
+	struct text *text = text_make(view, change->name);
+	int r = text ? leaf_add(view, change) : -ENOMEM;
 
-	if (old && old->node == change->node)
-		return 0;
-	r = leaf_add(view, change, true);
 	if (r < 0)
 		return r;
-	for (size_t i = 0; i < view->leaf_count; i++) {
-		struct leaf *leaf = &view->leaves[i];
-
-		if (leaf->shown && leaf->node != change->node &&
-		    !strcmp(leaf->name, change->name))
-			leaf->shown = false;
-	}
+	text->node = change->node;
 	if (change->time_ns > view->status_time_ns)
 		view->status_time_ns = change->time_ns;
 	return 0;
@@ -386,7 +470,7 @@ static int apply(struct view *view, const struct change *change)
 	case CHANGE_VERSION:
 		return name_set(view, change, false);
 	case CHANGE_LINK:
-		r = leaf_add(view, change, false);
+		r = leaf_add(view, change);
 		return r < 0 ? r : name_set(view, change, true);
 	case CHANGE_VERSION_GONE:
 	case CHANGE_LINK_GONE:
@@ -412,7 +496,7 @@ int view_remember(struct view *view, const struct change *change)
 	int r;
 
 	pthread_rwlock_wrlock(&view->lock);
-	r = leaf_add(view, change, false);
+	r = leaf_add(view, change);
 	pthread_rwlock_unlock(&view->lock);
 	return r;
 }
@@ -433,11 +517,7 @@ static void stat_dir(uint64_t node, int64_t time_ns, uint64_t subdirs,
 
 static void stat_app(const struct app *app, struct pack_stat *ret)
 {
-	uint64_t versions = 0;
-
-	for (size_t i = 0; i < app->count; i++)
-		versions += !app->names[i].link;
-	stat_dir(app->node, app->time_ns, versions, ret);
+	stat_dir(app->node, app->time_ns, app->version_count, ret);
 }
 
 static void stat_leaf(const struct leaf *leaf, struct pack_stat *ret)
@@ -501,7 +581,7 @@ static int pack_of(struct view *view, uint64_t node, struct pack **ret,
 	int r;
 
 	if (!pack)
-		return -ESTALE;
+		return pack_set_has_unloaded(view->packs, node) ? -EIO : -ESTALE;
 	r = load(pack);
 	if (r < 0) {
 		pack_unref(pack);
@@ -752,12 +832,11 @@ static int listing_app(const struct app *app, uint64_t offset, struct listing *l
 {
 	int r = 0;
 
-	for (size_t i = 0; r == 0 && i < app->count; i++) {
+	for (size_t i = name_behind(app, offset); r == 0 && i < app->count; i++) {
 		const struct name *name = &app->names[i];
 
-		if (name->offset > offset)
-			r = listing_add(listing, name->text, name->node,
-					name->link ? DT_LNK : DT_DIR, name->offset);
+		r = listing_add(listing, name->text, name->node,
+				name->link ? DT_LNK : DT_DIR, name->offset);
 	}
 	return r;
 }
@@ -788,11 +867,8 @@ static int listing_make(struct view *view, uint64_t node, uint64_t offset,
 static bool entry_stat(struct view *view, const struct view_entry *entry,
 		       struct pack_stat *ret)
 {
-	struct pack *pack = pack_set_find(view->packs, entry->node);
-	bool cheap = !pack || atomic_load(&pack->loaded);
-
-	pack_unref(pack);
-	return cheap && view_stat(view, entry->node, ret) == 0;
+	return !pack_set_has_unloaded(view->packs, entry->node) &&
+	       view_stat(view, entry->node, ret) == 0;
 }
 
 static int list_pack(struct view *view, uint64_t node, uint64_t offset, bool plus,
