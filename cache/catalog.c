@@ -780,8 +780,8 @@ int catalog_forget(struct catalog *catalog, int64_t version_id, struct error *er
 			catalog->db, err,
 			"UPDATE pack SET dirty = 1 WHERE id IN (SELECT needs FROM dep"
 			" JOIN version ON version.pack = dep.pack WHERE version.id = ?1)"
-			" AND id NOT IN (SELECT pack FROM version"
-			" WHERE pack IS NOT NULL AND id <> ?1)",
+			" AND NOT EXISTS (SELECT 1 FROM version"
+			" WHERE version.pack = pack.id AND version.id <> ?1)",
 			"i", version_id);
 	if (r == 0)
 		r = sql_run(catalog->db, err,
@@ -855,6 +855,28 @@ static int ghost_read(struct catalog *catalog, uint64_t id, struct ghost *ret,
 	if (r == 0)
 		r = ids_read(catalog, rows, &ret->dependents, &ret->dependent_count, err);
 	return r;
+}
+
+int catalog_is_ghost(struct catalog *catalog, uint64_t pack, struct error *err)
+{
+	cleanup(catalog_unlock) struct catalog *locked = catalog_lock(catalog);
+	int64_t version;
+	int r = sql_value(catalog->db, &version, err,
+			  "SELECT id FROM version WHERE pack = ?1", "i", (int64_t)pack);
+
+	return r < 0 ? r : !r;
+}
+
+int catalog_any_dirty(struct catalog *catalog, struct error *err)
+{
+	cleanup(catalog_unlock) struct catalog *locked = catalog_lock(catalog);
+	int64_t pack;
+
+	/* As the index pack_todo has it. */
+	return sql_value(catalog->db, &pack, err,
+			 "SELECT id FROM pack WHERE (dirty OR NOT indexed) AND dirty"
+			 " LIMIT 1",
+			 "");
 }
 
 int catalog_ghosts(struct catalog *catalog, struct ghost **ret, size_t *ret_count,
@@ -959,6 +981,21 @@ int catalog_unindexed(struct catalog *catalog, uint64_t **ret, size_t *ret_count
 	return r < 0 ? r : ids_read(catalog, rows, ret, ret_count, err);
 }
 
+int catalog_next_pack(struct catalog *catalog, uint64_t behind, uint64_t *ret,
+		      struct error *err)
+{
+	cleanup(catalog_unlock) struct catalog *locked = catalog_lock(catalog);
+	int64_t id = 0;
+	int r = sql_value(catalog->db, &id, err,
+			  "SELECT id FROM pack WHERE id > ?1 ORDER BY id LIMIT 1", "i",
+			  (int64_t)behind);
+
+	if (r < 0)
+		return r;
+	*ret = (uint64_t)id;
+	return 0;
+}
+
 int catalog_each_pack(struct catalog *catalog,
 		      int (*each)(void *context, const struct pack_key *key),
 		      void *context, struct error *err)
@@ -983,17 +1020,11 @@ int catalog_each_pack(struct catalog *catalog,
 	return r;
 }
 
-int catalog_each_version(struct catalog *catalog, const char *app,
-			 int (*each)(void *context, const struct version *version),
-			 void *context, struct error *err)
+static int each_version(sqlite3_stmt *row,
+			int (*each)(void *context, const struct version *version),
+			void *context, struct error *err)
 {
-	cleanup(catalog_unlock) struct catalog *locked = catalog_lock(catalog);
-	cleanup(sql_finalize_ptr) sqlite3_stmt *row = NULL;
-	int r = sql_query(catalog->db, &row, err,
-			  VERSION_COLUMNS
-			  "WHERE (?1 IS NULL OR app.name = ?1) AND version.state <> ?2"
-			  " ORDER BY app.name",
-			  "ti", app, (int64_t)VERSION_REMOVED);
+	int r = 0;
 
 	while (r == 0 && (r = sql_step_row(row, err)) > 0) {
 		struct version version;
@@ -1002,6 +1033,37 @@ int catalog_each_version(struct catalog *catalog, const char *app,
 		r = each(context, &version);
 	}
 	return r;
+}
+
+int catalog_each_version(struct catalog *catalog, const char *app,
+			 int (*each)(void *context, const struct version *version),
+			 void *context, struct error *err)
+{
+	cleanup(catalog_unlock) struct catalog *locked = catalog_lock(catalog);
+	cleanup(sql_finalize_ptr) sqlite3_stmt *row = NULL;
+	int r = app ? sql_query(catalog->db, &row, err,
+				VERSION_COLUMNS
+				"WHERE app.name = ?1 AND version.state <> ?2",
+				"ti", app, (int64_t)VERSION_REMOVED)
+		    : sql_query(catalog->db, &row, err,
+				VERSION_COLUMNS
+				"WHERE version.state <> ?1 ORDER BY app.name",
+				"i", (int64_t)VERSION_REMOVED);
+
+	return r < 0 ? r : each_version(row, each, context, err);
+}
+
+int catalog_each_removing(struct catalog *catalog,
+			  int (*each)(void *context, const struct version *version),
+			  void *context, struct error *err)
+{
+	cleanup(catalog_unlock) struct catalog *locked = catalog_lock(catalog);
+	cleanup(sql_finalize_ptr) sqlite3_stmt *row = NULL;
+	int r = sql_query(catalog->db, &row, err,
+			  VERSION_COLUMNS "WHERE version.state = ?1", "i",
+			  (int64_t)VERSION_REMOVING);
+
+	return r < 0 ? r : each_version(row, each, context, err);
 }
 
 int catalog_each_app(struct catalog *catalog,
@@ -1016,6 +1078,33 @@ int catalog_each_app(struct catalog *catalog,
 	while (r == 0 && (r = sql_step_row(row, err)) > 0)
 		r = each(context, (const char *)sqlite3_column_text(row, 0));
 	return r;
+}
+
+int catalog_app_names(struct catalog *catalog, char (**ret)[NAME_LENGTH_MAX + 1],
+		      size_t *ret_count, struct error *err)
+{
+	cleanup(catalog_unlock) struct catalog *locked = catalog_lock(catalog);
+	cleanup(sql_finalize_ptr) sqlite3_stmt *row = NULL;
+	cleanup(free_ptr) char(*names)[NAME_LENGTH_MAX + 1] = NULL;
+	int64_t count = 0;
+	size_t n = 0;
+	int r = sql_integer(catalog->db, "SELECT count(*) FROM app", &count, err);
+
+	if (r == 0)
+		r = sql_query(catalog->db, &row, err,
+			      "SELECT name FROM app ORDER BY name", "");
+	if (r < 0)
+		return r;
+	names = calloc((size_t)count + 1, sizeof(*names));
+	if (!names)
+		return error_set(err, -ENOMEM, "not enough memory");
+	while (n < (size_t)count && (r = sql_step_row(row, err)) > 0)
+		sql_text(row, 0, names[n++], sizeof(*names));
+	if (r < 0)
+		return r;
+	*ret = take_ptr(names);
+	*ret_count = n;
+	return 0;
 }
 
 bool catalog_has_package(struct catalog *catalog, const char *name, size_t size)

@@ -126,12 +126,17 @@ int catalog_make_room(struct catalog *catalog, struct error *err);
  */
 int catalog_backup(struct catalog *catalog, const char *path, struct error *err);
 
+/** catalog_settle_version() - bring .deployfs/version up to date, at a start */
+int catalog_settle_version(struct catalog *catalog, const char *program_version,
+			   struct change_list *changes, struct error *err);
+
 /**
- * catalog_settle() - bring the files in .deployfs/ up to date at a start
- * @program_version: what .deployfs/version says
+ * catalog_settle_status() - bring .deployfs/status.json up to date
+ * In a transaction of its own, after changes and not with them: it is about all
+ * applications. Nothing is written where it says so already; then there is no change.
  */
-int catalog_settle(struct catalog *catalog, const char *program_version,
-		   struct change_list *changes, struct error *err);
+int catalog_settle_status(struct catalog *catalog, struct change_list *changes,
+			  struct error *err);
 
 /** catalog_reserve() - ids for a pack that is about to be adopted; never given again */
 int catalog_reserve(struct catalog *catalog, uint64_t nodes, uint64_t *ret_pack,
@@ -239,6 +244,13 @@ struct ghost {
 	bool dirty; /* has lost its version, a dependent, or what that needed, lately */
 };
 
+/** catalog_is_ghost() - Return: 1; 0 it has a version; a negative errno. */
+int catalog_is_ghost(struct catalog *catalog, uint64_t pack, struct error *err);
+
+/** catalog_any_dirty() - whether there may be anything to sweep: 1; 0; a negative errno
+ */
+int catalog_any_dirty(struct catalog *catalog, struct error *err);
+
 /** catalog_ghosts() - all ghosts, newest first */
 int catalog_ghosts(struct catalog *catalog, struct ghost **ret, size_t *ret_count,
 		   struct error *err);
@@ -285,6 +297,9 @@ struct damage {
 int catalog_damage(struct catalog *catalog, struct damage **ret, size_t *ret_count,
 		   struct error *err);
 
+/** catalog_count_damaged() - versions that show damage and are present */
+int catalog_count_damaged(struct catalog *catalog, uint64_t *ret, struct error *err);
+
 /** How far the scrub is. */
 struct scrub_progress {
 	uint64_t pack; /* the last one that was looked at; 0: none since the last end */
@@ -302,6 +317,10 @@ int catalog_unindex_all(struct catalog *catalog, struct error *err);
 int catalog_unindexed(struct catalog *catalog, uint64_t **ret, size_t *ret_count,
 		      struct error *err);
 
+/** catalog_next_pack() - the lowest id above @behind; 0: there is none */
+int catalog_next_pack(struct catalog *catalog, uint64_t behind, uint64_t *ret,
+		      struct error *err);
+
 /* Reading. The callbacks return 0 to go on, anything else to end with it. */
 
 /** catalog_each_pack() - ascending by id */
@@ -314,6 +333,11 @@ int catalog_each_pack(struct catalog *catalog,
 int catalog_each_version(struct catalog *catalog, const char *app,
 			 int (*each)(void *context, const struct version *version),
 			 void *context, struct error *err);
+
+/** catalog_each_removing() - hidden, and not yet removed */
+int catalog_each_removing(struct catalog *catalog,
+			  int (*each)(void *context, const struct version *version),
+			  void *context, struct error *err);
 
 /** catalog_each_change() - the changes that would bring an empty mount to the present
  * state */
@@ -341,6 +365,10 @@ int catalog_each_channel(struct catalog *catalog, const char *app,
 int catalog_each_app(struct catalog *catalog,
 		     int (*each)(void *context, const char *name), void *context,
 		     struct error *err);
+
+/** catalog_app_names() - the same at once; malloc()ed, the caller's */
+int catalog_app_names(struct catalog *catalog, char (**ret)[NAME_LENGTH_MAX + 1],
+		      size_t *ret_count, struct error *err);
 
 /** One line of a history. */
 struct generation {

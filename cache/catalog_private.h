@@ -132,8 +132,8 @@ int channel_point(struct catalog *catalog, const struct app_row *app, const char
 		  struct change_list *changes, struct error *err);
 
 /**
- * settle() - bring previous and status.json up to date, inside the transaction of a
- * change. Also sets the modification time of the application's directory to @now_ns.
+ * settle() - bring previous up to date, inside the transaction of a change. Also sets the
+ * modification time of the application's directory to @now_ns.
  */
 int settle(struct catalog *catalog, const struct app_row *app, int64_t now_ns,
 	   struct change_list *changes, struct error *err);

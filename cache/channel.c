@@ -2,7 +2,8 @@
 /*
  * Channels and their generations. Keeps the catalog's half of I4: a flip is one
  * transaction that appends a generation, gives the symlink a new node id, and brings
- * `previous` and status.json along.
+ * `previous` along. status.json, which is about all applications, follows in one of its
+ * own: what a flip costs does not depend on how many there are.
  *
  * What `previous` means is one function, go_back(): the version of the newest generation
  * before the channel's current one that is present, not bad, and not the current one. One
@@ -113,30 +114,36 @@ static int channel_target(struct catalog *catalog, int64_t app, const char *chan
 #define NEWEST INT64_MAX
 
 /* What a rollback of the channel would choose; version 0: there is nothing. @number: the
- * channel as it was with this generation. */
+ * channel as it was with this generation. The newest one is mostly right, so the history
+ * is not read further: a damaged one is looked for when there is no other. */
+#define GO_BACK(damaged)                                                          \
+	"SELECT version.id, version.name FROM generation"                         \
+	" JOIN version ON version.id = generation.to_version"                     \
+	" WHERE generation.app = ?1 AND generation.channel = ?2"                  \
+	" AND generation.number <= ?4 AND version.state = ?3 AND NOT version.bad" \
+	" AND version.id <> (SELECT to_version FROM generation"                   \
+	"  WHERE app = ?1 AND channel = ?2 AND number <= ?4"                      \
+	"  ORDER BY number DESC LIMIT 1)"                                         \
+	" AND " DAMAGE " IS " damaged " ORDER BY generation.number DESC LIMIT 1"
+
 static int go_back(struct catalog *catalog, int64_t app, const char *channel,
 		   int64_t number, struct target *ret, struct error *err)
 {
-	cleanup(sql_finalize_ptr) sqlite3_stmt *row = NULL;
-	int r = sql_query(catalog->db, &row, err,
-			  "SELECT version.id, version.name FROM generation"
-			  " JOIN version ON version.id = generation.to_version"
-			  " WHERE generation.app = ?1 AND generation.channel = ?2"
-			  " AND generation.number <= ?4"
-			  " AND version.state = ?3 AND NOT version.bad"
-			  " AND version.id <> (SELECT to_version FROM generation"
-			  "  WHERE app = ?1 AND channel = ?2 AND number <= ?4"
-			  "  ORDER BY number DESC LIMIT 1)"
-			  " ORDER BY " DAMAGE
-			  " IS NOT NULL, generation.number DESC LIMIT 1",
-			  "itii", app, channel, (int64_t)VERSION_PRESENT, number);
+	static const char *const queries[] = {GO_BACK("NULL"), GO_BACK("NOT NULL")};
+	int r = 0;
 
 	*ret = (struct target){0};
-	if (r == 0)
-		r = sql_step_row(row, err);
-	if (r > 0) {
-		ret->version = sqlite3_column_int64(row, 0);
-		sql_text(row, 1, ret->name, sizeof(ret->name));
+	for (size_t i = 0; r == 0 && i < sizeof(queries) / sizeof(queries[0]); i++) {
+		cleanup(sql_finalize_ptr) sqlite3_stmt *row = NULL;
+
+		r = sql_query(catalog->db, &row, err, queries[i], "itii", app, channel,
+			      (int64_t)VERSION_PRESENT, number);
+		if (r == 0)
+			r = sql_step_row(row, err);
+		if (r > 0) {
+			ret->version = sqlite3_column_int64(row, 0);
+			sql_text(row, 1, ret->name, sizeof(ret->name));
+		}
 	}
 	return r < 0 ? r : 0;
 }
@@ -226,34 +233,41 @@ static int text_settle(struct catalog *catalog, const char *name, const char *te
 			err);
 }
 
-static int settle_status(struct catalog *catalog, int64_t now_ns,
-			 struct change_list *changes, struct error *err)
+static int settle_text(struct catalog *catalog, const char *name, const char *text,
+		       struct change_list *changes, struct error *err)
 {
+	cleanup(transaction_end) struct transaction tx = {0};
+	size_t before = changes->count;
+	int r = transaction_begin(catalog, &tx, err);
+
+	if (r == 0)
+		r = text_settle(catalog, name, text, clock_wall_ns(), changes, err);
+	/* Without a change there is nothing to commit. */
+	if (r == 0 && changes->count > before)
+		r = transaction_commit(&tx, err);
+	return r;
+}
+
+int catalog_settle_version(struct catalog *catalog, const char *program_version,
+			   struct change_list *changes, struct error *err)
+{
+	cleanup(catalog_unlock) struct catalog *locked = catalog_lock(catalog);
+	char text[64];
+
+	snprintf(text, sizeof(text), "%s\n", program_version);
+	return settle_text(catalog, "version", text, changes, err);
+}
+
+int catalog_settle_status(struct catalog *catalog, struct change_list *changes,
+			  struct error *err)
+{
+	cleanup(catalog_unlock) struct catalog *locked = catalog_lock(catalog);
 	struct error why = {0};
 	cleanup(free_ptr) char *text = status_text(catalog, &why);
 
 	if (!text)
 		return error_set(err, why.code, "%s", why.text);
-	return text_settle(catalog, "status.json", text, now_ns, changes, err);
-}
-
-int catalog_settle(struct catalog *catalog, const char *program_version,
-		   struct change_list *changes, struct error *err)
-{
-	cleanup(catalog_unlock) struct catalog *locked = catalog_lock(catalog);
-	cleanup(transaction_end) struct transaction tx = {0};
-	int64_t now_ns = clock_wall_ns();
-	char text[64];
-	int r = transaction_begin(catalog, &tx, err);
-
-	snprintf(text, sizeof(text), "%s\n", program_version);
-	if (r == 0)
-		r = text_settle(catalog, "version", text, now_ns, changes, err);
-	if (r == 0)
-		r = settle_status(catalog, now_ns, changes, err);
-	if (r == 0)
-		r = transaction_commit(&tx, err);
-	return r;
+	return settle_text(catalog, "status.json", text, changes, err);
 }
 
 int settle(struct catalog *catalog, const struct app_row *app, int64_t now_ns,
@@ -264,8 +278,6 @@ int settle(struct catalog *catalog, const struct app_row *app, int64_t now_ns,
 
 	if (r == 0)
 		r = settle_previous(catalog, app, now_ns, changes, err);
-	if (r == 0)
-		r = settle_status(catalog, now_ns, changes, err);
 	return r;
 }
 
@@ -385,9 +397,8 @@ static int retell(const struct app_row *app, const char *channel,
 	const struct change touched[] = {
 		{.kind = CHANGE_LINK, .app_node = app->node},
 		{.kind = CHANGE_LINK, .app_node = app->node},
-		{.kind = CHANGE_TEXT},
 	};
-	const char *const names[] = {channel, CHANNEL_PREVIOUS, "status.json"};
+	const char *const names[] = {channel, CHANNEL_PREVIOUS};
 
 	for (size_t i = 0; i < sizeof(touched) / sizeof(touched[0]); i++) {
 		struct change *change = change_add(changes, touched[i].kind);
@@ -603,19 +614,23 @@ int catalog_rollback(struct catalog *catalog, const char *app, const char *chann
 	return r;
 }
 
+#define CHANNEL_COLUMNS                                            \
+	"SELECT app.name, channel.name, version.name FROM channel" \
+	" JOIN app ON app.id = channel.app"                        \
+	" JOIN version ON version.id = channel.version "
+
 int catalog_each_channel(struct catalog *catalog, const char *app,
 			 int (*each)(void *context, const struct channel *channel),
 			 void *context, struct error *err)
 {
 	cleanup(catalog_unlock) struct catalog *locked = catalog_lock(catalog);
 	cleanup(sql_finalize_ptr) sqlite3_stmt *row = NULL;
-	int r = sql_query(catalog->db, &row, err,
-			  "SELECT app.name, channel.name, version.name FROM channel"
-			  " JOIN app ON app.id = channel.app"
-			  " JOIN version ON version.id = channel.version"
-			  " WHERE ?1 IS NULL OR app.name = ?1"
-			  " ORDER BY app.name, channel.name",
-			  "t", app);
+	int r = app ? sql_query(catalog->db, &row, err,
+				CHANNEL_COLUMNS "WHERE app.name = ?1"
+						" ORDER BY channel.name",
+				"t", app)
+		    : sql_query(catalog->db, &row, err,
+				CHANNEL_COLUMNS "ORDER BY app.name, channel.name", "");
 
 	while (r == 0 && (r = sql_step_row(row, err)) > 0) {
 		struct channel channel;

@@ -125,6 +125,7 @@ static int damage_add(sqlite3_stmt *row, struct damage **damages, size_t count)
 	return 0;
 }
 
+/* `hurt` is mostly empty, so it comes first: CROSS JOIN is how SQLite is told. */
 int catalog_damage(struct catalog *catalog, struct damage **ret, size_t *ret_count,
 		   struct error *err)
 {
@@ -135,8 +136,8 @@ int catalog_damage(struct catalog *catalog, struct damage **ret, size_t *ret_cou
 	int r = sql_query(
 		catalog->db, &rows, err,
 		"SELECT pack.id, version.pack = pack.id, app.name, version.name, pack.damage"
-		" FROM pack JOIN hurt ON hurt.pack = pack.id"
-		" JOIN version ON version.pack = hurt.by"
+		" FROM hurt CROSS JOIN pack ON pack.id = hurt.pack"
+		" CROSS JOIN version ON version.pack = hurt.by"
 		" JOIN app ON app.id = version.app WHERE pack.damage <> ''"
 		" ORDER BY 1, 2 DESC, version.id DESC",
 		"");
@@ -151,6 +152,23 @@ int catalog_damage(struct catalog *catalog, struct damage **ret, size_t *ret_cou
 		return r;
 	*ret = take_ptr(damages);
 	*ret_count = count;
+	return 0;
+}
+
+int catalog_count_damaged(struct catalog *catalog, uint64_t *ret, struct error *err)
+{
+	cleanup(catalog_unlock) struct catalog *locked = catalog_lock(catalog);
+	int64_t count = 0;
+	int r = sql_value(catalog->db, &count, err,
+			  "SELECT count(DISTINCT version.id) FROM hurt"
+			  " CROSS JOIN pack ON pack.id = hurt.pack"
+			  " CROSS JOIN version ON version.pack = hurt.by"
+			  " WHERE pack.damage <> '' AND version.state = ?1",
+			  "i", (int64_t)VERSION_PRESENT);
+
+	if (r < 0)
+		return r;
+	*ret = (uint64_t)count;
 	return 0;
 }
 

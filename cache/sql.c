@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #define PATIENCE_MS 10000
@@ -208,7 +209,12 @@ int sql_value(sqlite3 *db, int64_t *ret, struct error *err, const char *text,
 
 void sql_text(sqlite3_stmt *statement, int column, char *to, size_t size)
 {
-	const char *text = (const char *)sqlite3_column_text(statement, column);
+	const void *text = sqlite3_column_text(statement, column);
+	size_t length = text ? (size_t)sqlite3_column_bytes(statement, column) : 0;
 
-	snprintf(to, size, "%s", text ? text : "");
+	if (length >= size)
+		length = size - 1;
+	if (length)
+		memcpy(to, text, length);
+	to[length] = '\0';
 }

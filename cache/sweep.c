@@ -53,6 +53,23 @@ static bool load_is_hopeless(int r)
 	return r == -EBADMSG || r == -ENOENT || r == -EIO;
 }
 
+/* A reference to a loaded pack; as pack_load(), and -ENOENT. */
+static int pack_open(struct store *store, uint64_t id, struct pack **ret,
+		     struct error *err)
+{
+	struct pack *pack = pack_set_get(store->packs, id);
+	int r;
+
+	if (!pack && pack_set_has(store->packs, id))
+		return error_set(err, -ENOMEM, "not enough memory");
+	r = pack ? pack_load(pack, err) : error_set(err, -ENOENT, "it is missing");
+	if (r < 0)
+		pack_unref(pack);
+	else
+		*ret = pack;
+	return r;
+}
+
 static uint32_t dep_place(const struct pack *pack, uint64_t id)
 {
 	for (uint32_t i = 0; i < pack->meta.dep_count; i++)
@@ -97,9 +114,9 @@ static void live_mark_all(struct live *live)
 static int live_use(struct store *store, struct live *live, uint64_t id,
 		    struct error *err)
 {
-	struct pack *user = pack_set_get(store->packs, id);
-	struct error why = {.text = "it is missing"};
-	int r = user ? pack_load(user, &why) : -ENOENT;
+	struct pack *user = NULL;
+	struct error why = {0};
+	int r = pack_open(store, id, &user, &why);
 
 	if (r == 0) {
 		live_mark(live, user, NULL);
@@ -124,13 +141,11 @@ static struct live *live_of(const struct sweep *sweep, uint64_t id)
 static int live_load(struct sweep *sweep, size_t at, struct error *err)
 {
 	struct live *live = &sweep->lives[at];
-	struct pack *pack = pack_set_get(sweep->store->packs, sweep->ghosts[at].key.id);
-	int r = pack ? pack_load(pack, err) : -ENOENT;
+	struct pack *pack;
+	int r = pack_open(sweep->store, sweep->ghosts[at].key.id, &pack, err);
 
-	if (r < 0) {
-		pack_unref(pack);
+	if (r < 0)
 		return load_is_hopeless(r) ? 0 : r;
-	}
 	live->pack = pack;
 	live->nodes = calloc(pack->meta.node_count + 1ULL, sizeof(bool));
 	live->objects = calloc(pack->meta.object_count + 1ULL, sizeof(bool));
@@ -317,8 +332,13 @@ static int sweep_begin(struct sweep *sweep, struct error *err)
 int store_live_objects(struct store *store, uint64_t pack, bool **ret, struct error *err)
 {
 	cleanup(sweep_done) struct sweep sweep = {.store = store};
-	int r = sweep_begin(&sweep, err);
+	int r = catalog_is_ghost(store->catalog, pack, err);
 
+	if (r == 0)
+		*ret = NULL;
+	if (r <= 0)
+		return r;
+	r = sweep_begin(&sweep, err);
 	for (size_t i = 0; r == 0 && i < sweep.count; i++) {
 		r = live_find(&sweep, i, err);
 		if (r < 0 || sweep.ghosts[i].key.id != pack)
@@ -335,12 +355,11 @@ int store_sweep(struct store *store, uint64_t *ret_freed, struct error *err)
 {
 	cleanup(sweep_done) struct sweep sweep = {.store = store};
 	uint64_t freed = 0;
-	bool dirty = false;
-	int r = sweep_begin(&sweep, err);
+	int r = catalog_any_dirty(store->catalog, err);
 
+	if (r > 0)
+		r = sweep_begin(&sweep, err);
 	for (size_t i = 0; r == 0 && i < sweep.count; i++)
-		dirty |= sweep.ghosts[i].dirty;
-	for (size_t i = 0; r == 0 && dirty && i < sweep.count; i++)
 		r = ghost_sweep(&sweep, i, &freed, err);
 	if (ret_freed)
 		*ret_freed = freed;

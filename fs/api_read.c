@@ -124,19 +124,11 @@ static json_t *supervisor_json(const struct shared *shared)
 			 "last_exit_time", last_ns ? clock_format(last_ns, time) : NULL);
 }
 
-static int count_damaged(void *context, const struct version *version)
-{
-	uint64_t *count = context;
-
-	*count += version->state == VERSION_PRESENT && *version->damage;
-	return 0;
-}
-
 uint64_t api_damaged(struct service *service)
 {
 	uint64_t count = 0;
 
-	catalog_each_version(service->store->catalog, NULL, count_damaged, &count, NULL);
+	catalog_count_damaged(service->store->catalog, &count, NULL);
 	return count;
 }
 
@@ -193,11 +185,6 @@ static json_t *app_of(json_t *apps, const char *name)
 	return app;
 }
 
-static int add_app(void *context, const char *name)
-{
-	return app_of(context, name) ? 0 : -ENOMEM;
-}
-
 static int add_version(void *context, const struct version *version)
 {
 	json_t *app = app_of(context, version->app);
@@ -250,37 +237,37 @@ static int sort_versions(json_t *array)
 	return 0;
 }
 
-/* One application or all (NULL), as an object by name. */
-static int gather(struct service *service, const char *app, json_t **ret,
+/* Add an application to an object by name. One at a time: a change waits for no more. */
+static int gather(struct service *service, const char *app, json_t *apps,
 		  struct error *err)
 {
 	struct catalog *catalog = service->store->catalog;
-	json_t *apps = json_object();
-	int r = app ? 0 : catalog_each_app(catalog, add_app, apps, err);
+	int r = app_of(apps, app) ? 0 : error_set(err, -ENOMEM, "not enough memory");
 
 	if (r == 0)
 		r = catalog_each_version(catalog, app, add_version, apps, err);
 	if (r == 0)
 		r = catalog_each_channel(catalog, app, add_channel, apps, err);
-	if (r < 0) {
-		json_decref(apps);
-		return r;
-	}
-	*ret = apps;
-	return 0;
+	return r;
 }
 
 int api_get_apps(struct api_request *request, json_t **ret, struct error *err)
 {
-	json_t *apps, *list = json_array(), *app;
+	struct service *service = request->service;
+	cleanup(free_ptr) char(*names)[NAME_LENGTH_MAX + 1] = NULL;
+	json_t *apps = json_object(), *list = json_array(), *app;
 	const char *name;
-	int r = gather(request->service, NULL, &apps, err);
+	size_t count = 0;
+	int r = catalog_app_names(service->store->catalog, &names, &count, err);
 
+	for (size_t i = 0; r == 0 && i < count; i++)
+		r = gather(service, names[i], apps, err);
 	if (r < 0) {
+		json_decref(apps);
 		json_decref(list);
 		return r;
 	}
-	in_use_fill(apps, request->service->mount.device, false);
+	in_use_fill(apps, service->mount.device, false);
 	/* Objects keep the order in which they were filled: by name. */
 	json_object_foreach (apps, name, app) {
 		sort_versions(json_object_get(app, "versions"));
@@ -304,16 +291,20 @@ static bool is_warmed(const struct api_request *request)
 int api_get_app(struct api_request *request, json_t **ret, struct error *err)
 {
 	const char *in_use = api_query(request, "in_use");
-	json_t *apps, *app;
+	json_t *apps = NULL, *app;
 	int r;
 
 	if (in_use && strcmp(in_use, "true") != 0 && strcmp(in_use, "false") != 0)
 		return error_set(err, -EINVAL, "'in_use' is true or false");
 	r = catalog_find_app(request->service->store->catalog, request->app, err);
-	if (r == 0)
-		r = gather(request->service, request->app, &apps, err);
-	if (r < 0)
+	if (r == 0) {
+		apps = json_object();
+		r = gather(request->service, request->app, apps, err);
+	}
+	if (r < 0) {
+		json_decref(apps);
 		return r;
+	}
 	app = app_of(apps, request->app);
 	in_use_fill(apps, request->service->mount.device,
 		    in_use && !strcmp(in_use, "true"));

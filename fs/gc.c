@@ -52,9 +52,8 @@ static int plan_add(void *context, const struct version *version)
 static int plan_compare(const void *left, const void *right)
 {
 	const struct plan_entry *a = left, *b = right;
-	int order = strcmp(a->version.app, b->version.app);
 
-	return order ? order : -version_compare(a->version.name, b->version.name);
+	return -version_compare(a->version.name, b->version.name);
 }
 
 static int plan_channel(void *context, const struct channel *channel)
@@ -65,8 +64,7 @@ static int plan_channel(void *context, const struct channel *channel)
 		struct plan_entry *entry = &plan->entries[i];
 		size_t size = strlen(entry->reason);
 
-		if (strcmp(entry->version.app, channel->app) ||
-		    strcmp(entry->version.name, channel->version))
+		if (strcmp(entry->version.name, channel->version))
 			continue;
 		snprintf(entry->reason + size, sizeof(entry->reason) - size, "%s%.130s",
 			 size ? ", " : "", channel->name);
@@ -76,15 +74,11 @@ static int plan_channel(void *context, const struct channel *channel)
 
 static void plan_decide(struct plan *plan)
 {
-	unsigned newer = 0;
-
 	for (size_t i = 0; i < plan->count; i++) {
 		struct plan_entry *entry = &plan->entries[i];
+		unsigned newer = (unsigned)i;
 		unsigned keep = config_app(plan->config, entry->version.app)->keep;
 
-		newer = i > 0 && !strcmp(entry[-1].version.app, entry->version.app)
-				? newer + 1
-				: 0;
 		if (entry->reason[0])
 			continue;
 		if (entry->version.pinned) {
@@ -100,16 +94,17 @@ static void plan_decide(struct plan *plan)
 	}
 }
 
-static int plan_make(struct plan *plan, struct error *err)
+/* Of one application: the catalog is held up no longer than that takes. */
+static int plan_make(struct plan *plan, const char *app, struct error *err)
 {
 	struct catalog *catalog = plan->service->store->catalog;
-	int r = catalog_each_version(catalog, NULL, plan_add, plan, err);
+	int r = catalog_each_version(catalog, app, plan_add, plan, err);
 
 	if (r < 0)
 		return r;
 	if (plan->count)
 		qsort(plan->entries, plan->count, sizeof(plan->entries[0]), plan_compare);
-	r = catalog_each_channel(catalog, NULL, plan_channel, plan, err);
+	r = catalog_each_channel(catalog, app, plan_channel, plan, err);
 	if (r == 0)
 		plan_decide(plan);
 	return r;
@@ -142,6 +137,24 @@ static int plan_run(struct plan *plan, bool dry_run, json_t *ret, struct error *
 	return 0;
 }
 
+static int plans_run(struct service *s, const struct config *config, bool dry_run,
+		     json_t *ret, struct error *err)
+{
+	cleanup(free_ptr) char(*names)[NAME_LENGTH_MAX + 1] = NULL;
+	struct plan plan = {.service = s, .config = config};
+	size_t count = 0;
+	int r = catalog_app_names(s->store->catalog, &names, &count, err);
+
+	for (size_t i = 0; r == 0 && i < count; i++) {
+		plan.count = 0;
+		r = plan_make(&plan, names[i], err);
+		if (r == 0)
+			r = plan_run(&plan, dry_run, ret, err);
+	}
+	free(plan.entries);
+	return r;
+}
+
 static int partials_run(struct service *s, bool dry_run, json_t *ret, uint64_t *freed,
 			struct error *err)
 {
@@ -169,18 +182,14 @@ static int partials_run(struct service *s, bool dry_run, json_t *ret, uint64_t *
 int service_gc(struct service *s, bool dry_run, json_t **ret, struct error *err)
 {
 	struct config_use *use = service_config(s);
-	struct plan plan = {.service = s, .config = use->config};
 	json_t *versions = json_array(), *partials = json_array();
 	uint64_t freed = 0, freed_partials = 0;
-	int r = plan_make(&plan, err);
+	int r = plans_run(s, use->config, dry_run, versions, err);
 
-	if (r == 0)
-		r = plan_run(&plan, dry_run, versions, err);
 	if (r == 0)
 		r = partials_run(s, dry_run, partials, &freed_partials, err);
 	if (r == 0 && !dry_run && reaper_run(s, &freed, NULL) != 0)
 		reaper_kick(s);
-	free(plan.entries);
 	service_config_done(s, use);
 	if (r < 0) {
 		json_decref(versions);

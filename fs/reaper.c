@@ -27,8 +27,6 @@ static int hidden_add(void *context, const struct version *version)
 {
 	struct hidden *hidden = context;
 
-	if (version->state != VERSION_REMOVING)
-		return 0;
 	if (hidden->count == hidden->room) {
 		size_t room = hidden->room ? hidden->room * 2 : 8;
 		struct version *larger =
@@ -69,7 +67,7 @@ int reaper_run(struct service *s, uint64_t *ret_freed, struct error *err)
 	int held = 0, r;
 
 	pthread_mutex_lock(&s->reap);
-	r = catalog_each_version(s->store->catalog, NULL, hidden_add, &hidden, err);
+	r = catalog_each_removing(s->store->catalog, hidden_add, &hidden, err);
 	for (size_t i = 0; r == 0 && i < hidden.count; i++) {
 		if (version_held(s, &hidden.versions[i])) {
 			held++;

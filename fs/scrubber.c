@@ -24,6 +24,7 @@
 #define TRY_FIRST_MS  60000ULL
 #define TRY_LAST_MS   (24ULL * 3600 * 1000)
 #define LONGEST_MS    (3600 * 1000)
+#define RECORD_MS     30000 /* between two notes of how far a pass is */
 
 /* A damaged pack. */
 struct patient {
@@ -43,6 +44,7 @@ struct scrubber {
 	struct patient *patients;
 	size_t count, room;
 	struct scrub_progress progress;
+	uint64_t recorded_ms; /* monotonic: when that was written */
 };
 
 static struct patient *patient_of(struct scrubber *s, uint64_t pack)
@@ -243,20 +245,6 @@ static void look(struct scrubber *s, uint64_t pack)
 		not_recorded(pack, &err);
 }
 
-/* The pack with the lowest id above @behind; 0: there is none. */
-struct next {
-	uint64_t behind, id;
-};
-
-static int next_pack(void *context, const struct pack_key *key)
-{
-	struct next *next = context;
-
-	if (next->id == 0 && key->id > next->behind)
-		next->id = key->id;
-	return 0;
-}
-
 static bool pass_due(const struct scrubber *s)
 {
 	int64_t since_ns = clock_wall_ns() - s->progress.ended_ns;
@@ -265,24 +253,35 @@ static bool pass_due(const struct scrubber *s)
 	return s->progress.pack || since_ns < 0 || since_ns >= PASS_EVERY_NS;
 }
 
+/* A commit for each of many small packs would cost more than reading them. */
+static int progress_record(struct scrubber *s, struct error *err)
+{
+	uint64_t now_ms = clock_monotonic_ms();
+
+	if (s->progress.pack && s->recorded_ms && now_ms - s->recorded_ms < RECORD_MS)
+		return 0;
+	s->recorded_ms = now_ms;
+	return catalog_set_scrub_progress(s->service->store->catalog, &s->progress, err);
+}
+
 /* One pack of a pass, or its end. */
 static void pass_step(struct scrubber *s)
 {
 	struct catalog *catalog = s->service->store->catalog;
-	struct next next = {.behind = s->progress.pack};
 	struct error err = {0};
-	int r = catalog_each_pack(catalog, next_pack, &next, &err);
+	uint64_t pack = 0;
+	int r = catalog_next_pack(catalog, s->progress.pack, &pack, &err);
 
-	if (r == 0 && next.id)
-		look(s, next.id);
+	if (r == 0 && pack)
+		look(s, pack);
 	if (s->stop)
 		return;
 	/* A catalog that cannot be read has worse to be told than that: the next pass. */
-	s->progress.pack = next.id;
-	if (!next.id)
+	s->progress.pack = pack;
+	if (!pack)
 		s->progress.ended_ns = clock_wall_ns();
 	if (r == 0)
-		r = catalog_set_scrub_progress(catalog, &s->progress, &err);
+		r = progress_record(s, &err);
 	if (r < 0)
 		log_error("cannot record how far the scrub is: %s", err.text);
 }

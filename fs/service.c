@@ -17,6 +17,7 @@
 #include "reaper.h"
 #include "scrub.h"
 #include "scrubber.h"
+#include "status_file.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -25,6 +26,8 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+
+#define RECENT_NS (3600LL * 1000000000) /* far more than a notification takes */
 
 /* Changes of one command, from the catalog's commit to the last notification. While we
  * begin there may be nothing yet that shows them. */
@@ -51,6 +54,21 @@ static void change_begin(struct service *s)
 	pthread_mutex_lock(&s->change);
 }
 
+/* Whether status.json is another one after these: it has applications and channels. */
+static bool in_status(const struct change_list *changes)
+{
+	for (size_t i = 0; i < changes->count; i++)
+		switch (changes->changes[i].kind) {
+		case CHANGE_APP:
+		case CHANGE_LINK:
+		case CHANGE_LINK_GONE:
+			return true;
+		default:
+			break;
+		}
+	return false;
+}
+
 /* The end of every change: the catalog has committed (@r 0). One that was @repeated is in
  * the view already, but who made it may not have notified yet. */
 static int change_end_of(struct service *s, int r, bool repeated,
@@ -66,6 +84,8 @@ static int change_end_of(struct service *s, int r, bool repeated,
 	if (r == 0 && changes->count > 0)
 		histogram_add(&s->metrics.notifications,
 			      clock_monotonic_ns() - committed_ns);
+	if (r == 0 && !repeated && in_status(changes))
+		status_file_kick(s->status_file);
 	atomic_fetch_sub(&s->place.shared->changing, 1);
 	return r;
 }
@@ -171,6 +191,16 @@ int service_set_damage(struct service *s, uint64_t pack, const char *damage,
 	if (r > 0)
 		damage_log(s, pack, damage);
 	return 0;
+}
+
+int service_settle_status(struct service *s, struct error *err)
+{
+	cleanup(change_list_done) struct change_list changes = {0};
+	int r;
+
+	change_begin(s);
+	r = catalog_settle_status(s->store->catalog, &changes, err);
+	return change_end(s, r, &changes);
 }
 
 int service_record(struct service *s, struct scrub *scrub, struct error *err)
@@ -367,15 +397,25 @@ static void conditions_init(struct service *s)
 	pthread_condattr_destroy(&monotonic);
 }
 
-void service_free(struct service *s)
+/* What changes the catalog by itself. The reaper last: it copies what the others wrote.
+ */
+static void writers_stop(struct service *s)
 {
-	reaper_stop(s);
 	scrubber_stop(s->scrubber);
 	jobs_free(s->jobs);
+	s->jobs = NULL;
+	status_file_stop(s->status_file);
+	reaper_stop(s);
+}
+
+void service_free(struct service *s)
+{
+	writers_stop(s);
 	if (s->apps)
 		s->mount.fd = -1; /* libfuse closes it */
 	apps_stop(s->apps);
 	scrubber_free(s->scrubber);
+	status_file_free(s->status_file);
 	mount_done(&s->mount);
 	view_free(s->view);
 	store_close(s->store);
@@ -438,8 +478,9 @@ static int settle(struct service *s, struct error *err)
 	int r;
 
 	change_begin(s);
-	r = catalog_settle(s->store->catalog, DEPLOYFS_VERSION, &changes, err);
-	return change_end(s, r, &changes);
+	r = catalog_settle_version(s->store->catalog, DEPLOYFS_VERSION, &changes, err);
+	r = change_end(s, r, &changes);
+	return r == 0 ? service_settle_status(s, err) : r;
 }
 
 int service_own(struct service *s, bool wait, struct error *err)
@@ -454,11 +495,22 @@ int service_own(struct service *s, bool wait, struct error *err)
 	return r == 0 ? settle(s, err) : r;
 }
 
+/* Whether a predecessor may have died between this change and its notification; also of
+ * one that is yet to come, by a clock that was put back since. */
+static bool is_recent(const struct change *change)
+{
+	int64_t now_ns = clock_wall_ns();
+
+	return change->app_time_ns > now_ns - RECENT_NS;
+}
+
+/* Links and applications are few; to look up versions would load the packs of all. */
 static int notify_again(void *context, const struct change *change)
 {
 	struct service *s = context;
 
-	apps_notify_again(s->apps, change);
+	if (change->kind != CHANGE_VERSION || is_recent(change))
+		apps_notify_again(s->apps, change);
 	return 0;
 }
 
@@ -477,8 +529,10 @@ int service_begin(struct service *s, struct error *err)
 		s->jobs = jobs_new(s, &s->place.keeper);
 		if (!s->jobs)
 			return error_set(err, -ENOMEM, "not enough memory");
-		r = reaper_start(s, err);
+		r = status_file_start(s, &s->status_file, err);
 	}
+	if (r == 0)
+		r = reaper_start(s, err);
 	if (r == 0)
 		r = scrubber_start(s, &s->scrubber, err);
 	if (r == 0)
@@ -493,10 +547,7 @@ int service_begin(struct service *s, struct error *err)
 
 void service_finish(struct service *s)
 {
-	reaper_stop(s);
-	scrubber_stop(s->scrubber);
-	jobs_free(s->jobs);
-	s->jobs = NULL;
+	writers_stop(s);
 	store_release(s->store);
 }
 

@@ -29,6 +29,7 @@ struct jobs;
 struct origins;
 struct scrub;
 struct scrubber;
+struct status_file;
 
 /** Where a worker finds what the supervisor holds. */
 struct service_place {
@@ -48,6 +49,7 @@ struct service {
 	struct origins *origins;
 	struct scrubber *scrubber;
 	struct metrics metrics;
+	struct status_file *status_file;
 	uint64_t started_ms; /* monotonic */
 
 	pthread_mutex_t change;  /* catalog and view change together; taken before neither
@@ -160,6 +162,9 @@ int service_set_damage(struct service *service, uint64_t pack, const char *damag
 
 /** service_record() - the same from the findings of a scrub */
 int service_record(struct service *service, struct scrub *scrub, struct error *err);
+
+/** service_settle_status() - show in .deployfs/status.json what has changed */
+int service_settle_status(struct service *service, struct error *err);
 
 /**
  * service_hide() - begin a removal: the name disappears, the data stays
