@@ -16,8 +16,8 @@ set -euo pipefail
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 required=(hostile crash-sweep ctl metrics main-job state requests origins in-use doctor supervisor systemd damage restart real-app container
-	unit bench power-cut model archives commands install flips warm kills soak)
-unmeasured=(hostile ctl metrics main-job state requests origins in-use doctor supervisor systemd damage restart unit archives commands soak)
+	unit bench scale power-cut model archives commands install flips warm kills soak)
+unmeasured=(hostile ctl metrics main-job state requests origins in-use doctor supervisor systemd damage restart unit archives commands scale soak)
 # They measure what other work on the machine would change, or empty its caches: one after the other, at the end.
 alone=(flips warm kills soak)
 suite_limit_s=900
