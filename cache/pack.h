@@ -310,8 +310,11 @@ void pack_unref(struct pack *pack);
 struct pack_set *pack_set_new(const char *directory);
 void pack_set_free(struct pack_set *set);
 
-/** pack_set_copy() - the same packs, none of them loaded. NULL when out of memory. */
-struct pack_set *pack_set_copy(struct pack_set *from);
+/**
+ * pack_set_fresh() - the packs of another set, none of them loaded
+ * @from: borrowed. For one thread. NULL when out of memory.
+ */
+struct pack_set *pack_set_fresh(struct pack_set *from);
 
 /** pack_set_add() - make a pack known. A larger id has a larger first_node. */
 int pack_set_add(struct pack_set *set, const struct pack_key *key);

@@ -33,6 +33,7 @@ struct entry {
 
 struct pack_set {
 	char *directory;
+	struct pack_set *from; /* that knows more packs; borrowed; NULL: none does */
 	pthread_mutex_t
 		load; /* one load at a time; no other lock is taken under it but `lock` */
 	pthread_rwlock_t lock; /* guards what follows, but for the atomics */
@@ -62,24 +63,13 @@ struct pack_set *pack_set_new(const char *directory)
 	return set;
 }
 
-struct pack_set *pack_set_copy(struct pack_set *from)
+struct pack_set *pack_set_fresh(struct pack_set *from)
 {
 	struct pack_set *set = pack_set_new(from->directory);
 
-	if (!set)
-		return NULL;
-	pthread_rwlock_rdlock(&from->lock);
-	set->entries = calloc(from->count + 1, sizeof(set->entries[0]));
-	for (size_t i = 0; set->entries && i < from->count; i++)
-		set->entries[i].key = from->entries[i].key;
-	set->count = from->count;
-	set->room = from->count + 1;
-	pthread_rwlock_unlock(&from->lock);
-	if (set->entries)
-		return set;
-	set->count = 0;
-	pack_set_free(set);
-	return NULL;
+	if (set)
+		set->from = from;
+	return set;
 }
 
 void pack_set_free(struct pack_set *set)
@@ -374,11 +364,35 @@ static struct pack *pack_make(struct pack_set *set, enum order by, uint64_t key)
 	return pack;
 }
 
+static bool key_find(struct pack_set *set, enum order by, uint64_t key,
+		     struct pack_key *ret)
+{
+	const struct entry *entry;
+
+	pthread_rwlock_rdlock(&set->lock);
+	entry = entry_of(set, by, key);
+	if (entry)
+		*ret = entry->key;
+	pthread_rwlock_unlock(&set->lock);
+	return entry;
+}
+
+/* Take over the key of a pack from where more are known. */
+static void key_learn(struct pack_set *set, enum order by, uint64_t key)
+{
+	struct pack_key known;
+
+	if (set->from && !key_find(set, by, key, &known) &&
+	    key_find(set->from, by, key, &known))
+		pack_set_add(set, &known);
+}
+
 static struct pack *pack_take(struct pack_set *set, enum order by, uint64_t key)
 {
 	struct pack *pack;
 	struct entry *entry;
 
+	key_learn(set, by, key);
 	pthread_rwlock_rdlock(&set->lock);
 	entry = entry_of(set, by, key);
 	pack = entry ? pack_ref(entry->pack) : NULL;
@@ -403,12 +417,10 @@ struct pack *pack_set_find(struct pack_set *set, uint64_t node)
 
 bool pack_set_has(struct pack_set *set, uint64_t id)
 {
-	bool has;
+	struct pack_key key;
 
-	pthread_rwlock_rdlock(&set->lock);
-	has = entry_of(set, BY_ID, id);
-	pthread_rwlock_unlock(&set->lock);
-	return has;
+	return key_find(set, BY_ID, id, &key) ||
+	       (set->from && key_find(set->from, BY_ID, id, &key));
 }
 
 bool pack_set_has_unloaded(struct pack_set *set, uint64_t node)

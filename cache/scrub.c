@@ -266,7 +266,7 @@ static int load(struct scrub *scrub, struct error *err)
 
 	unload(scrub);
 	scrub->hopeless = (struct error){0};
-	scrub->own.packs = pack_set_copy(scrub->store->packs);
+	scrub->own.packs = pack_set_fresh(scrub->store->packs);
 	if (!scrub->own.packs)
 		return error_set(err, -ENOMEM, "not enough memory");
 	scrub->pack = pack_set_get(scrub->own.packs, scrub->id);

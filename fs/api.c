@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <malloc.h>
 #include <microhttpd.h>
 #include <poll.h>
 #include <pwd.h>
@@ -33,6 +34,7 @@
 #define STACK_SIZE     (512 * 1024)
 #define PARTS_MAX      8
 #define FINISH_LOOK_MS 2
+#define TRIM_SIZE      (1 << 20)
 
 struct api {
 	struct service *service;
@@ -191,6 +193,9 @@ static enum MHD_Result reply(struct MHD_Connection *connection, int status, json
 	char *text = json ? json_dumps(json, JSON_COMPACT | JSON_ENSURE_ASCII) : NULL;
 
 	json_decref(json);
+	/* Of thousands of versions it is some hundred megabytes in small pieces. */
+	if (text && strlen(text) > TRIM_SIZE)
+		malloc_trim(0);
 	if (!text) {
 		text = strdup("{\"schema\":1,\"error\":{\"code\":\"failed\","
 			      "\"message\":\"not enough memory\"}}");

@@ -27,7 +27,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define RECENT_NS (3600LL * 1000000000) /* far more than a notification takes */
+#define CLOCK_STEP_MS 100 /* more, and the wall clock was set */
 
 /* Changes of one command, from the catalog's commit to the last notification. While we
  * begin there may be nothing yet that shows them. */
@@ -50,7 +50,15 @@ static void notify(struct service *s, const struct change_list *changes)
  * count above 0, and its successor notifies for it. */
 static void change_begin(struct service *s)
 {
-	atomic_fetch_add(&s->place.shared->changing, 1);
+	struct shared *shared = s->place.shared;
+
+	pthread_mutex_lock(&s->changing_lock);
+	if (atomic_load(&shared->changing) == 0) {
+		atomic_store(&shared->changing_since_ns, clock_wall_ns());
+		atomic_store(&shared->changing_since_ms, clock_monotonic_ms());
+	}
+	atomic_fetch_add(&shared->changing, 1);
+	pthread_mutex_unlock(&s->changing_lock);
 	pthread_mutex_lock(&s->change);
 }
 
@@ -385,6 +393,7 @@ static void conditions_init(struct service *s)
 	pthread_condattr_t monotonic;
 
 	pthread_mutex_init(&s->change, NULL);
+	pthread_mutex_init(&s->changing_lock, NULL);
 	pthread_mutex_init(&s->sharing, NULL);
 	pthread_mutex_init(&s->config_lock, NULL);
 	pthread_mutex_init(&s->reap, NULL);
@@ -495,34 +504,45 @@ int service_own(struct service *s, bool wait, struct error *err)
 	return r == 0 ? settle(s, err) : r;
 }
 
-/* Whether a predecessor may have died between this change and its notification; also of
- * one that is yet to come, by a clock that was put back since. */
-static bool is_recent(const struct change *change)
+/* Where the wall clock was set meanwhile, all changes may be of that time. */
+static int64_t changing_since_ns(const struct shared *shared)
 {
-	int64_t now_ns = clock_wall_ns();
+	int64_t since_ns = atomic_load(&shared->changing_since_ns);
+	uint64_t since_ms = atomic_load(&shared->changing_since_ms);
+	int64_t wall_ms = (clock_wall_ns() - since_ns) / 1000000;
+	int64_t monotonic_ms = (int64_t)(clock_monotonic_ms() - since_ms);
 
-	return change->app_time_ns > now_ns - RECENT_NS;
+	return llabs(wall_ms - monotonic_ms) > CLOCK_STEP_MS
+		       ? 0
+		       : since_ns - CLOCK_STEP_MS * 1000000LL;
 }
 
-/* Links and applications are few; to look up versions would load the packs of all. */
+struct again {
+	struct service *service;
+	int64_t since_ns;
+};
+
+/* Changes that a predecessor may have made and not notified. To ask the kernel of each
+ * version would load the packs of all. */
 static int notify_again(void *context, const struct change *change)
 {
-	struct service *s = context;
+	const struct again *again = context;
 
-	if (change->kind != CHANGE_VERSION || is_recent(change))
-		apps_notify_again(s->apps, change);
+	if (change->kind == CHANGE_TEXT || change->app_time_ns >= again->since_ns)
+		apps_notify_again(again->service->apps, change);
 	return 0;
 }
 
 int service_begin(struct service *s, struct error *err)
 {
 	uint32_t changing = atomic_load(&s->place.shared->changing);
+	struct again again = {s, changing_since_ns(s->place.shared)};
 	struct space space;
 	int r = 0;
 
 	if (changing) {
 		log_info("notifying the kernel again: changes were under way");
-		r = catalog_each_change(s->store->catalog, notify_again, s, err);
+		r = catalog_each_change(s->store->catalog, notify_again, &again, err);
 		atomic_fetch_sub(&s->place.shared->changing, changing);
 	}
 	if (r == 0) {

@@ -52,6 +52,7 @@ struct service {
 	struct status_file *status_file;
 	uint64_t started_ms; /* monotonic */
 
+	pthread_mutex_t changing_lock; /* who raises shared.changing from 0 says when */
 	pthread_mutex_t change;  /* catalog and view change together; taken before neither
 				  * a FUSE lock nor a notification */
 	pthread_mutex_t sharing; /* guards sharing_taken */

@@ -24,7 +24,7 @@
 #include <sys/types.h>
 
 #define SHARED_LAYOUT \
-	4 /* of struct shared: a binary with another one is not taken over */
+	5 /* of struct shared: a binary with another one is not taken over */
 #define SHARED_SESSIONS 4
 #define SHARED_BANKS    8
 #define SHARED_SLOTS    4
@@ -128,6 +128,9 @@ struct shared {
 	_Atomic bool ended;  /* unmounted: the supervisor ends too */
 	_Atomic bool taught; /* the kernel knows what it need not ask: apps_teach() */
 	_Atomic uint32_t changing; /* changes between commit and notification */
+	/* Before the first of these, by both clocks: see service_begin(). */
+	_Atomic int64_t changing_since_ns;  /* wall */
+	_Atomic uint64_t changing_since_ms; /* monotonic */
 	struct shared_worker workers[SHARED_BANKS];
 	struct shared_bank banks[SHARED_BANKS];
 	struct shared_kept kept[SHARED_KEPT];

@@ -176,6 +176,7 @@ static void *beginner_main(void *context)
 		eventfd_write(w->stop, 1);
 		return NULL;
 	}
+	malloc_trim(0); /* what it took to begin */
 	set_stage(w, STAGE_READY);
 	log_info("ready: version=%s mount=%s store=%s socket=%s generation=%u",
 		 DEPLOYFS_VERSION, w->shared->base, w->service->store->path,

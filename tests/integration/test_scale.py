@@ -69,6 +69,7 @@ def api_apps(daemon):
 def flip(daemon, count):
     """Flip app-0000 while four readers look: (what was counted, bytes that the worker wrote a flip)."""
     worker, last = daemon.worker(), max(daemon.versions("app-0000"), key=lambda name: int(name.split(".")[1]))
+    daemon.api("POST", "/v1/apps/app-0000/flip", {"version": "0.0"})  # from which flip-readers flips away
     begin, start = proc_number(worker, "io", "wchar"), time.monotonic()
     done = subprocess.run([deploy.BUILD / "tests/tools/flip-readers", daemon.socket, daemon.apps, "app-0000", "0.0",
                            last, "4", str(count)], capture_output=True, text=True, timeout=deploy.PATIENCE_S * 4)

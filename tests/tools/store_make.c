@@ -212,12 +212,17 @@ static void make(const struct plan *plan)
 {
 	struct store *store;
 	struct error err = {0};
+	char path[4096];
 	int fd;
 
 	if (store_open(plan->store, STORE_OWN, &store, &err) < 0)
 		die(plan->store, err.text);
 	for (unsigned i = 0; i < plan->apps; i++)
 		make_app(store, plan, i);
+	/* As a daemon does at its end. */
+	if (catalog_backup(store->catalog, store_path(store, "catalog.bak", path), &err) <
+	    0)
+		die(path, err.text);
 	store_close(store);
 	fd = open(plan->store, O_RDONLY | O_CLOEXEC);
 	if (fd < 0 || syscall(SYS_syncfs, fd) < 0)
