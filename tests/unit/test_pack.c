@@ -1054,6 +1054,78 @@ static void pack_is_found_by_any_of_its_nodes(void **state)
 	assert_null(pack_set_get(site->set, 2));
 }
 
+static void packs_that_nobody_holds_make_room(void **state)
+{
+	enum {
+		COUNT = 1100,
+		KEPT = 1024, /* KEPT_MAX of pack_set.c */
+	};
+	struct site *site = *state;
+	struct pack_counts counts;
+	struct pack *held, *again;
+	uint64_t first = site->next_id;
+	int loaded = 0;
+
+	for (int i = 0; i < COUNT; i++) {
+		struct make make;
+
+		begin(site, &make, NULL, NULL);
+		make_file(&make, "a", &i, sizeof(i));
+		pack_unref(end(site, &make));
+	}
+	held = pack_set_get(site->set, first);
+	assert_loads(held);
+	for (int i = 1; i < COUNT; i++) {
+		struct pack *pack = pack_set_get(site->set, first + (uint64_t)i);
+
+		assert_loads(pack);
+		pack_unref(pack);
+	}
+	pack_set_counts(site->set, &counts);
+	assert_int_equal(counts.packs, COUNT);
+	assert_true(counts.loaded >= KEPT / 2 && counts.loaded <= KEPT);
+	again = pack_set_get(site->set, first);
+	assert_ptr_equal(again, held);
+	pack_unref(again);
+	for (int i = 0; i < COUNT; i++) {
+		uint64_t id = first + (uint64_t)i;
+		struct pack *pack = pack_set_get(site->set, id);
+
+		assert_true(pack_set_has(site->set, id));
+		loaded += pack->loaded;
+		assert_loads(pack);
+		assert_false(pack_set_has_unloaded(site->set, pack->key.first_node));
+		pack_unref(pack);
+	}
+	assert_true(loaded < COUNT);
+	pack_unref(held);
+}
+
+static void fresh_set_has_the_packs_and_loads_them_for_itself(void **state)
+{
+	struct site *site = *state;
+	struct pack *pack, *fresh;
+	struct pack_set *set;
+	struct make make;
+
+	begin(site, &make, NULL, NULL);
+	make_file(&make, "a", "a", 1);
+	pack = end(site, &make);
+	assert_loads(pack);
+	set = pack_set_fresh(site->set);
+	assert_non_null(set);
+	assert_true(pack_set_has(set, pack->key.id));
+	fresh = pack_set_get(set, pack->key.id);
+	assert_non_null(fresh);
+	assert_ptr_not_equal(fresh, pack);
+	assert_false(fresh->loaded);
+	assert_loads(fresh);
+	assert_null(pack_set_get(set, pack->key.id + 1));
+	pack_unref(fresh);
+	pack_set_free(set);
+	pack_unref(pack);
+}
+
 static void packs_are_found_in_whatever_order_they_came(void **state)
 {
 	struct site *site = *state;
@@ -1218,6 +1290,8 @@ int main(void)
 		WITH_SITE(block_that_rots_after_its_first_read_is_found_by_reading_again),
 		WITH_SITE(body_that_is_cut_off_is_an_error),
 		WITH_SITE(pack_is_found_by_any_of_its_nodes),
+		WITH_SITE(packs_that_nobody_holds_make_room),
+		WITH_SITE(fresh_set_has_the_packs_and_loads_them_for_itself),
 		WITH_SITE(packs_are_found_in_whatever_order_they_came),
 		WITH_SITE(dropped_pack_is_readable_for_who_holds_it),
 		WITH_SITE(every_failing_write_fails_the_writer_without_a_leak),
