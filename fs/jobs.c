@@ -668,8 +668,10 @@ static void job_end(struct job *job, int r)
 	struct jobs *jobs = job->jobs;
 
 	pthread_mutex_lock(&jobs->lock);
-	if (job->state == STATE_RUNNING && !uses_mount(job))
+	if (job->state == STATE_RUNNING) {
 		jobs->running--;
+		jobs->places -= !uses_mount(job);
+	}
 	job->state = r == 0           ? STATE_DONE
 		     : job->cancelled ? STATE_CANCELLED
 				      : STATE_FAILED;
@@ -710,12 +712,13 @@ static int place_take(struct job *job)
 	int r = 0;
 
 	pthread_mutex_lock(&jobs->lock);
-	while (jobs->running >= RUNNING_MAX && !uses_mount(job) && !job->cancelled)
+	while (jobs->places >= RUNNING_MAX && !uses_mount(job) && !job->cancelled)
 		pthread_cond_wait(&jobs->changed, &jobs->lock);
 	if (job->cancelled) {
 		r = error_set(&job->error, -ECANCELED, "cancelled");
 	} else {
-		jobs->running += !uses_mount(job);
+		jobs->running++;
+		jobs->places += !uses_mount(job);
 		job->state = STATE_RUNNING;
 		job->rate_at_ms = clock_monotonic_ms();
 		job->starts++;

@@ -75,8 +75,9 @@ struct jobs {
 	unsigned listing_count;
 	uint64_t next_id;
 	unsigned running;
-	bool stopping; /* nothing new is taken */
-	bool stopped;  /* for good: no successor takes up anything */
+	unsigned places; /* that are taken, of those that a job waits for */
+	bool stopping;   /* nothing new is taken */
+	bool stopped;    /* for good: no successor takes up anything */
 };
 
 /** job_ended() - done, failed or cancelled */
