@@ -377,7 +377,7 @@ struct reading {
 	struct error *err;
 };
 
-/* Read a range that may go beyond the file's end. -EINTR: enough. */
+/* Read a range that may go beyond the file's end. -ENOENT: the version has gone. */
 static int read_range(void *context, uint64_t offset, uint64_t size)
 {
 	struct reading *reading = context;
@@ -448,7 +448,8 @@ static int item_read(struct warm *w, const struct item *item, struct error *err)
 	reading.size = (uint64_t)st.st_size;
 	r = item->whole ? read_range(&reading, 0, reading.size)
 			: read_part(&reading, path);
-	if (r == -EIO) {
+	/* That the version has gone is for our caller. */
+	if (r < 0 && r != -ENOENT) {
 		warn_file(w, path);
 		return 0;
 	}
