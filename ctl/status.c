@@ -6,11 +6,21 @@
 #include "size.h"
 #include "supervisor.h"
 #include "verbs.h"
+#include "warmth.h"
 
 #include <errno.h>
 #include <stdio.h>
 
 #define ANSWER_MS 3000
+
+enum {
+	OPTION_WARM,
+};
+
+static const struct verb_option options[] = {
+	[OPTION_WARM] = {"warm", 0, NULL, "how much of the versions in use is in memory"},
+	{0},
+};
 
 static int print_daemon(json_t *reply, struct error *err)
 {
@@ -179,16 +189,34 @@ static void tell_supervisor(struct command *command, const struct error *err)
 	}
 }
 
-static int run(struct command *command, struct error *err)
+/* The status, with --warm what is in memory as its member "warm". */
+static int ask(struct command *command, json_t **ret, struct error *err)
 {
-	cleanup(json_decrefp) json_t *reply = NULL;
+	cleanup(json_decrefp) json_t *reply = NULL, *warmth = NULL;
 	cleanup(free_ptr) char *url = NULL;
 	int r;
 
 	client_limit(command->client, ANSWER_MS);
 	r = client_url(&url, err, "/v1/status", NULL);
 	if (r == 0)
-		r = command_call(command, "GET", url, NULL, &reply, err);
+		r = client_request(command->client, "GET", url, NULL, &reply, err);
+	client_limit(command->client, 0);
+	if (r == 0 && command->values[OPTION_WARM]) {
+		r = warmth_gather(command, &warmth, err);
+		if (r < 0)
+			return r;
+		json_object_set(reply, "warm", warmth);
+	}
+	command_show(command, reply);
+	*ret = take_ptr(reply);
+	return r;
+}
+
+static int run(struct command *command, struct error *err)
+{
+	cleanup(json_decrefp) json_t *reply = NULL;
+	int r = ask(command, &reply, err);
+
 	if (r == -ECONNREFUSED && !reply)
 		tell_supervisor(command, err);
 	if (r < 0 || command->json)
@@ -202,16 +230,19 @@ static int run(struct command *command, struct error *err)
 		r = print_each(reply, "origins", print_origin, err);
 	if (r == 0)
 		r = print_each(reply, "jobs", print_job, err);
+	if (r == 0)
+		r = warmth_print(json_object_get(reply, "warm"), err);
 	return r;
 }
 
 const struct verb verb_status = {
 	.name = "status",
-	.synopsis = "",
+	.synopsis = "[--warm]",
 	.summary = "the daemon, its mount, store, origins and running jobs",
 	.help = "The daemon, its mount, store and origins, running jobs. Where it does "
 		"not answer\n"
 		"within 3 s: what its supervisor has written last.",
+	.options = options,
 	.arguments_min = 0,
 	.arguments_max = 0,
 	.run = run,

@@ -44,6 +44,7 @@ _deployctl() {
 		case $verb in
 		fetch) words+=' --latest --progress' ;;
 		import) words+=' --app --version --sha256 --progress' ;;
+		status) words+=' --warm' ;;
 		list) words+=' --available --in-use' ;;
 		flip) words+=' --channel -m --warm --no-warm' ;;
 		rollback) words+=' --channel -m' ;;

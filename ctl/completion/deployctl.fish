@@ -32,6 +32,7 @@ complete -c deployctl -n '__fish_seen_subcommand_from flip rollback history' -l 
 complete -c deployctl -n '__fish_seen_subcommand_from flip rollback' -s m -x -d why
 complete -c deployctl -n '__fish_seen_subcommand_from flip' -l warm -d 'into memory before'
 complete -c deployctl -n '__fish_seen_subcommand_from flip' -l no-warm -d 'not, whatever is configured'
+complete -c deployctl -n '__fish_seen_subcommand_from status' -l warm -d 'what is in memory'
 complete -c deployctl -n '__fish_seen_subcommand_from gc' -l dry-run -d 'only say'
 complete -c deployctl -n '__fish_seen_subcommand_from daemon' -l force -d 'even if the mount is used'
 complete -c deployctl -n '__fish_seen_subcommand_from daemon' -a 'stop reload upgrade'

@@ -48,6 +48,7 @@ _deployctl() {
 		history) _arguments $common $channel '1:app:_deployctl_apps' ;;
 		verify|repair) _arguments $common $progress '1:app:_deployctl_apps' \
 			'2:version:_deployctl_versions' ;;
+		status) _arguments $common '--warm[what is in memory]' ;;
 		pin|unpin|remove) _arguments $common '1:app:_deployctl_apps' \
 			'2:version:_deployctl_versions' ;;
 		gc) _arguments $common '--dry-run[only say]' ;;

@@ -257,6 +257,18 @@ def alive(pid):
     return pid > 0 and status.rpartition(")")[2].split()[0] not in "ZX"
 
 
+def children(pid):
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a thread that has ended
+            found += map(int, (task / "children").read_text().split())
+    return found
+
+
+def arguments(pid):
+    return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+
+
 def signal_pid(pid, number):
     with contextlib.suppress(ProcessLookupError):
         if pid > 0:
@@ -348,6 +360,11 @@ class Daemon:
         """Its supervisor starts the next one at once."""
         os.kill(self.worker(), number)
         self.commands.append(f"kill -{int(number)} $(pgrep deployfs-worker)")
+
+    def job_process(self):
+        """The pid of a job's process, once there is one."""
+        return wait_until(lambda: next((pid for pid in children(self.worker()) if b"--job" in arguments(pid)), 0),
+                          "the job's process is there")
 
     def recover(self):
         """After a kill of the worker: return when the next one answers."""

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """What supervisor and worker owe each other, where one of them is late, gone or replaced."""
-import contextlib
 import os
 import shutil
 import signal
@@ -12,27 +11,9 @@ from deploy import wait_until
 from test_requests import killed_at
 
 
-def children(pid):
-    found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # a thread that has ended
-            found += map(int, (task / "children").read_text().split())
-    return found
-
-
-def arguments(pid):
-    return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-
-
 def finish(process):
     out, err = process.communicate(timeout=deploy.PATIENCE_S)
     return process.returncode, out + err
-
-
-def job_of(daemon):
-    """Its job's process, once there is one."""
-    return wait_until(lambda: next((child for child in children(daemon.worker()) if b"--job" in arguments(child)), 0),
-                      "the job's process is there")
 
 
 def test_a_second_deployfsd_is_refused_and_takes_nothing(place, daemon):
@@ -40,7 +21,7 @@ def test_a_second_deployfsd_is_refused_and_takes_nothing(place, daemon):
     package = place.origin.folder / "shop" / "shop-1.0.tar.gz"
     deploy.make_package(package, {"body": deploy.noise(64 << 20)})
     process = daemon.background("import", package, "--app", "shop", "--version", "1.0")
-    os.kill(job_of(daemon), signal.SIGSTOP)
+    os.kill(daemon.job_process(), signal.SIGSTOP)
     package.unlink()
     second = subprocess.run([deploy.DEPLOYFSD, "--config", daemon.config], capture_output=True, text=True,
                             timeout=deploy.PATIENCE_S)
@@ -93,7 +74,7 @@ def test_nothing_of_ours_is_open_in_a_job(place, daemon):
         daemon.kill_worker()
         wait_until(lambda: daemon.worker() != generation and daemon.answers(), "the next worker answers")
     process = daemon.background("import", package, "--app", "shop", "--version", "9.0")
-    job = job_of(daemon)
+    job = daemon.job_process()
     os.kill(job, signal.SIGSTOP)
     names = {int(fd.name): os.readlink(fd) for fd in Path(f"/proc/{job}/fd").iterdir()}
     os.kill(job, signal.SIGCONT)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy import NOT_FOUND, File, Origin, Symlink, figure, noise, wait_until
+from deploy import NOT_FOUND, PATIENCE_S, File, Origin, Symlink, alive, figure, noise, wait_until
 
 WALK = """
 import os, sys
@@ -277,3 +277,85 @@ def test_where_memory_is_short_the_flip_is_not_warm(changing, tmp_path):
     assert "memory is short" in done.err
     assert asked(changing, before)["read"] == 0
     assert changing.channels("shop")["current"] == "2"
+
+
+def test_status_tells_what_is_warm(changing):
+    lines = [line for line in changing.run("status", "--warm").out.splitlines() if line.startswith("warm ")]
+    assert len(lines) == 1 and "shop current is 1: 10 %" in lines[0]
+    told = changing.json("status", "--warm")["warm"]
+    assert [(app["app"], app["channels"][0]["warm_files"]) for app in told] == [("shop", 21)]
+    assert "warm" not in changing.json("status")
+
+
+# -- a warming that does not come to its end
+
+
+@pytest.fixture
+def large(place, origin):
+    """A daemon whose warming takes long enough to be met: a file of 256 MiB is in use."""
+    for version in "12":
+        origin.publish("shop", version, {"big": version.encode() + bytes(256 << 20)}, ending=".tar")
+    daemon = place.daemon(origin.folder).start()
+    for version in "12":
+        daemon.run("fetch", "shop", version)
+    daemon.run("flip", "shop", "1")
+    with open(Path(daemon.path("shop"), "big"), "rb", buffering=0) as file:
+        while file.read(1 << 20):
+            pass
+    return daemon
+
+
+def stopped_warming(daemon):
+    """A warm flip whose job stands still: (deployctl, the pid of the job's process)"""
+    process = daemon.background("flip", "shop", "2", "--warm")
+    job = daemon.job_process()
+    os.kill(job, signal.SIGSTOP)
+    assert [job["kind"] for job in daemon.status()["jobs"]] == ["warm"]
+    return process, job
+
+
+def test_ctrl_c_while_it_warms_cancels_the_job_and_does_not_flip(large):
+    process, job = stopped_warming(large)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 1 and "not flipped: cancelled" in err, out + err
+    assert not alive(job)
+    assert large.channels("shop")["current"] == "1"
+
+
+def test_a_warming_that_is_killed_does_not_keep_from_flipping(large):
+    process, job = stopped_warming(large)
+    os.kill(job, signal.SIGKILL)
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0 and "signal 9" in err, out + err
+    assert large.channels("shop")["current"] == "2"
+
+
+def test_a_warming_goes_on_after_the_death_of_the_worker(large):
+    process, _ = stopped_warming(large)
+    large.kill_worker()
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0 and err.count("warning") == 0, out + err
+    assert large.channels("shop")["current"] == "2"
+    with open(Path(large.path("shop"), "big"), "rb", buffering=0) as file:
+        before = asked(large)
+        while file.read(1 << 20):
+            pass
+    assert asked(large, before)["read"] == 0
+
+
+def test_a_version_may_be_removed_while_it_is_warmed(large):
+    process, job = stopped_warming(large)
+    large.run("remove", "shop", "2")
+    os.kill(job, signal.SIGCONT)
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == NOT_FOUND and "flip" not in out, out + err
+    wait_until(lambda: "2" not in large.versions("shop"), "its space was given back")
+
+
+def test_a_warming_does_not_keep_the_daemon_from_ending(large):
+    process, job = stopped_warming(large)
+    process.kill()  # it would wait for the next daemon, and then flip
+    process.communicate()
+    large.stop()
+    assert not alive(job)
