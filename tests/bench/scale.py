@@ -16,7 +16,7 @@ FLIP_READERS = deploy.BUILD / "tests" / "tools" / "flip-readers"
 OURS = "deployfs"
 READERS = 4
 FLIPS, QUICK_FLIPS = 1000, 300
-MANY, SOME = (1000, 50), (10, 5)  # applications, versions of each
+MANY, QUICK_MANY, SOME = (1000, 50), (200, 50), (10, 5)  # applications, versions of each
 MEGABYTE = 1_000_000
 APP = "app-0000"  # one that store-make makes
 
@@ -32,7 +32,12 @@ def store_daemon(bench, name, apps, versions):
 
 
 def many(bench):
-    return store_daemon(bench, "many", *MANY)
+    return store_daemon(bench, "many", *(QUICK_MANY if bench.quick else MANY))
+
+
+def how_many(bench):
+    apps, versions = QUICK_MANY if bench.quick else MANY
+    return f"{apps:,} × {versions} versions"
 
 
 # -- flips
@@ -57,7 +62,7 @@ def mean_flip(bench, daemon):
 def flip(bench, rows):
     few, lots = store_daemon(bench, "few", 1, 2), many(bench)
     found = alternate(bench.n, {OURS: lambda: mean_flip(bench, lots), "2 versions": lambda: mean_flip(bench, few)})
-    return [row.result(pairs_of(found, OURS, row.peer)) for row in rows]
+    return [row.result(pairs_of(found, OURS, row.peer), note=how_many(bench)) for row in rows]
 
 
 SYMLINK_FLIPS = """
@@ -146,7 +151,7 @@ def answer_seconds(daemon):
 def start(bench, rows):
     few, lots = store_daemon(bench, "some", *SOME), many(bench)
     found = alternate(bench.n, {OURS: lambda: answer_seconds(lots), rows[0].peer: lambda: answer_seconds(few)})
-    return [row.result(pairs_of(found, OURS, row.peer)) for row in rows]
+    return [row.result(pairs_of(found, OURS, row.peer), note=how_many(bench)) for row in rows]
 
 
 # -- memory
@@ -154,7 +159,7 @@ def start(bench, rows):
 
 @group(Row("rss-idle", "20 MB", 1.0, "bytes"), Row("rss-idle", "20 MB", None, "bytes", "50,000 versions", full=True))
 def rss_idle(bench, rows):
-    """After a start, with versions in the store that nobody has looked at."""
+    """After a start, with versions in the store that nobody has looked at: 10 × 5, or as many as there can be."""
     for row in rows:
         daemon = many(bench) if row.variant else store_daemon(bench, "some", *SOME)
         daemon.start()
