@@ -47,6 +47,7 @@ def mean_flip(bench, daemon):
     """Milliseconds a flip, while readers open files through the channel without pause."""
     daemon.start()
     try:
+        daemon.ctl("flip", APP, "0.0")  # where flip-readers begins
         done = subprocess.run([FLIP_READERS, daemon.socket, daemon.apps, APP, "0.0", "0.1", str(READERS),
                                str(QUICK_FLIPS if bench.quick else FLIPS)], capture_output=True, text=True,
                               check=True)
