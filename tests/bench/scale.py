@@ -16,7 +16,7 @@ FLIP_READERS = deploy.BUILD / "tests" / "tools" / "flip-readers"
 OURS = "deployfs"
 READERS = 4
 FLIPS, QUICK_FLIPS = 1000, 300
-MANY, SOME = (1000, 50), (10, 5)  # applications, versions of each
+MANY, QUICK_MANY, SOME = (1000, 50), (200, 50), (10, 5)  # applications, versions of each
 MEGABYTE = 1_000_000
 APP = "app-0000"  # one that store-make makes
 
@@ -32,7 +32,12 @@ def store_daemon(bench, name, apps, versions):
 
 
 def many(bench):
-    return store_daemon(bench, "many", *MANY)
+    return store_daemon(bench, "many", *(QUICK_MANY if bench.quick else MANY))
+
+
+def how_many(bench):
+    apps, versions = QUICK_MANY if bench.quick else MANY
+    return f"{apps:,} × {versions} versions"
 
 
 # -- flips
@@ -42,6 +47,7 @@ def mean_flip(bench, daemon):
     """Milliseconds a flip, while readers open files through the channel without pause."""
     daemon.start()
     try:
+        daemon.ctl("flip", APP, "0.0")  # where flip-readers begins
         done = subprocess.run([FLIP_READERS, daemon.socket, daemon.apps, APP, "0.0", "0.1", str(READERS),
                                str(QUICK_FLIPS if bench.quick else FLIPS)], capture_output=True, text=True,
                               check=True)
@@ -57,7 +63,7 @@ def mean_flip(bench, daemon):
 def flip(bench, rows):
     few, lots = store_daemon(bench, "few", 1, 2), many(bench)
     found = alternate(bench.n, {OURS: lambda: mean_flip(bench, lots), "2 versions": lambda: mean_flip(bench, few)})
-    return [row.result(pairs_of(found, OURS, row.peer)) for row in rows]
+    return [row.result(pairs_of(found, OURS, row.peer), note=how_many(bench)) for row in rows]
 
 
 SYMLINK_FLIPS = """
@@ -146,7 +152,7 @@ def answer_seconds(daemon):
 def start(bench, rows):
     few, lots = store_daemon(bench, "some", *SOME), many(bench)
     found = alternate(bench.n, {OURS: lambda: answer_seconds(lots), rows[0].peer: lambda: answer_seconds(few)})
-    return [row.result(pairs_of(found, OURS, row.peer)) for row in rows]
+    return [row.result(pairs_of(found, OURS, row.peer), note=how_many(bench)) for row in rows]
 
 
 # -- memory
@@ -154,7 +160,7 @@ def start(bench, rows):
 
 @group(Row("rss-idle", "20 MB", 1.0, "bytes"), Row("rss-idle", "20 MB", None, "bytes", "50,000 versions", full=True))
 def rss_idle(bench, rows):
-    """After a start, with versions in the store that nobody has looked at."""
+    """After a start, with versions in the store that nobody has looked at: 10 × 5, or as many as there can be."""
     for row in rows:
         daemon = many(bench) if row.variant else store_daemon(bench, "some", *SOME)
         daemon.start()
