@@ -2,7 +2,7 @@
 /*
  * Two ways to libarchive, one set of rules behind it:
  *
- *   tar   file -> decompressor -> (tar_walk beside it) -> libarchive's tar reader
+ *   tar   file -> decompressor, ahead -> (tar_walk beside it) -> libarchive's tar reader
  *   zip   file -> zip_directory checks the structure   -> libarchive's seeking zip reader
  *
  * Neither the filters of libarchive nor its idea of an end are used (decompress.h,
@@ -20,6 +20,7 @@
 #include "package_path.h"
 #include "stripped.h"
 #include "tar_walk.h"
+#include "unpack_ahead.h"
 #include "zip_directory.h"
 
 /* libarchive's own: meson.build keeps our folder out of the search for <...>. */
@@ -57,8 +58,11 @@ struct archive_reader {
 
 	/* tar */
 	struct decompressor *stream;
+	struct unpack_ahead *ahead; /* has the stream */
+	uint64_t stream_size;       /* bytes, 0: not known */
 	struct tar_walk *walk;
-	const void *first; /* the stream's first piece, until libarchive has taken it */
+	unsigned char *first; /* DECOMPRESS_PIECE_SIZE bytes; the stream's first piece,
+				 until libarchive has taken it */
 	size_t first_size;
 	struct error stream_failure; /* of a call-back; code 0: none */
 	uint64_t header_size;        /* bytes read in search of one header */
@@ -154,8 +158,7 @@ static int stream_read(struct archive_reader *reader, const void **data, size_t 
 		*size = reader->first_size;
 		reader->first_size = 0;
 	} else {
-		r = decompressor_read(reader->stream, data, size,
-				      &reader->stream_failure);
+		r = unpack_ahead_read(reader->ahead, data, size, &reader->stream_failure);
 		reader->stream_ended = r == 0;
 	}
 	if (r > 0 && tar_walk_feed(reader->walk, *data, *size) < 0)
@@ -187,10 +190,16 @@ static la_ssize_t tar_read(struct archive *lib, void *context, const void **ret)
 
 static int tar_open(struct archive_reader *reader)
 {
+	int r;
+
 	reader->walk = tar_walk_new();
 	reader->lib = archive_read_new();
 	if (!reader->walk || !reader->lib)
 		return no_memory(reader);
+	reader->stream_size = decompressor_size(reader->stream);
+	r = unpack_ahead_new(reader->stream, &reader->ahead, &reader->failure);
+	if (r < 0)
+		return r;
 	archive_read_support_format_tar(reader->lib);
 	if (archive_read_open(reader->lib, reader, NULL, tar_read, NULL) != ARCHIVE_OK)
 		return lib_failure(reader, "", true);
@@ -270,10 +279,14 @@ static bool is_zip(const unsigned char *data, size_t size)
  * know, and its first piece shows what it is. */
 static int reader_open(struct archive_reader *reader)
 {
-	int r = decompressor_open(&reader->source, &reader->stream, &reader->failure);
+	int r;
 
+	reader->first = malloc(DECOMPRESS_PIECE_SIZE);
+	if (!reader->first)
+		return no_memory(reader);
+	r = decompressor_open(&reader->source, &reader->stream, &reader->failure);
 	if (r == 0)
-		r = decompressor_read(reader->stream, &reader->first, &reader->first_size,
+		r = decompressor_read(reader->stream, reader->first, &reader->first_size,
 				      &reader->failure);
 	if (r < 0)
 		return r;
@@ -770,10 +783,8 @@ int archive_read(struct archive_reader *reader, const void **ret_data, size_t *r
 
 uint64_t archive_unpacked_size(const struct archive_reader *reader)
 {
-	uint64_t size = 0;
+	uint64_t size = reader->stream_size;
 
-	if (reader->stream)
-		return decompressor_size(reader->stream);
 	for (size_t i = 0; reader->zip && i < zip_directory_count(reader->zip); i++)
 		size += zip_directory_record(reader->zip, i)->size;
 	return size;
@@ -783,8 +794,8 @@ uint64_t archive_consumed(const struct archive_reader *reader)
 {
 	struct stat status;
 
-	if (reader->stream)
-		return decompressor_consumed(reader->stream);
+	if (reader->ahead)
+		return unpack_ahead_consumed(reader->ahead);
 	/* The central directory is read twice. */
 	if (fstat(reader->source.fd, &status) == 0 &&
 	    reader->zip_read > (uint64_t)status.st_size)
@@ -803,7 +814,9 @@ void archive_close(struct archive_reader *reader)
 	stripped_done(&reader->stripped);
 	tar_record_done(&reader->tar_record);
 	tar_walk_free(reader->walk);
+	unpack_ahead_free(reader->ahead);
 	decompressor_free(reader->stream);
+	free(reader->first);
 	zip_directory_free(reader->zip);
 	free(reader->zip_piece);
 	free(reader);

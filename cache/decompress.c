@@ -25,7 +25,6 @@
 
 #define ZSTD_HEAD_SIZE 18 /* the longest frame header, RFC 8878 3.1.1.1 and the magic */
 #define INPUT_SIZE     ((size_t)64 << 10)
-#define OUTPUT_SIZE    ((size_t)64 << 10)
 #define MAGIC_SIZE     6 /* bytes, as many as the longest magic has */
 
 enum step {
@@ -66,9 +65,9 @@ struct decompressor {
 		ZSTD_DStream *zstd;
 	};
 	size_t input_at, input_end;
+	unsigned char *output; /* the caller's, DECOMPRESS_PIECE_SIZE bytes */
 	size_t output_end;
 	unsigned char input[INPUT_SIZE];
-	unsigned char output[OUTPUT_SIZE];
 };
 
 DEFINE_CLEANUP(struct decompressor, decompressor_free)
@@ -114,7 +113,7 @@ static int plain_start(struct decompressor *d, struct error *err)
 
 static int plain_step(struct decompressor *d, struct error *err)
 {
-	size_t room = OUTPUT_SIZE - d->output_end;
+	size_t room = DECOMPRESS_PIECE_SIZE - d->output_end;
 	size_t size = input_size(d) < room ? input_size(d) : room;
 
 	memcpy(d->output + d->output_end, input_data(d), size);
@@ -155,10 +154,10 @@ static int gzip_step(struct decompressor *d, struct error *err)
 	z->next_in = input_data(d);
 	z->avail_in = (uInt)input_size(d);
 	z->next_out = d->output + d->output_end;
-	z->avail_out = (uInt)(OUTPUT_SIZE - d->output_end);
+	z->avail_out = (uInt)(DECOMPRESS_PIECE_SIZE - d->output_end);
 	r = inflate(z, Z_NO_FLUSH);
 	d->input_at = d->input_end - z->avail_in;
-	d->output_end = OUTPUT_SIZE - z->avail_out;
+	d->output_end = DECOMPRESS_PIECE_SIZE - z->avail_out;
 	switch (r) {
 	case Z_STREAM_END:
 		return STEP_END;
@@ -201,10 +200,10 @@ static int bzip2_step(struct decompressor *d, struct error *err)
 	b->next_in = (char *)input_data(d);
 	b->avail_in = (unsigned)input_size(d);
 	b->next_out = (char *)d->output + d->output_end;
-	b->avail_out = (unsigned)(OUTPUT_SIZE - d->output_end);
+	b->avail_out = (unsigned)(DECOMPRESS_PIECE_SIZE - d->output_end);
 	r = BZ2_bzDecompress(b);
 	d->input_at = d->input_end - b->avail_in;
-	d->output_end = OUTPUT_SIZE - b->avail_out;
+	d->output_end = DECOMPRESS_PIECE_SIZE - b->avail_out;
 	switch (r) {
 	case BZ_STREAM_END:
 		return STEP_END;
@@ -252,10 +251,10 @@ static int xz_step(struct decompressor *d, struct error *err)
 	x->next_in = input_data(d);
 	x->avail_in = input_size(d);
 	x->next_out = d->output + d->output_end;
-	x->avail_out = OUTPUT_SIZE - d->output_end;
+	x->avail_out = DECOMPRESS_PIECE_SIZE - d->output_end;
 	r = lzma_code(x, LZMA_RUN);
 	d->input_at = d->input_end - x->avail_in;
-	d->output_end = OUTPUT_SIZE - x->avail_out;
+	d->output_end = DECOMPRESS_PIECE_SIZE - x->avail_out;
 	switch (r) {
 	case LZMA_STREAM_END:
 		return STEP_END;
@@ -311,7 +310,7 @@ static int zstd_start(struct decompressor *d, struct error *err)
 static int zstd_step(struct decompressor *d, struct error *err)
 {
 	ZSTD_inBuffer in = {d->input, d->input_end, d->input_at};
-	ZSTD_outBuffer out = {d->output, OUTPUT_SIZE, d->output_end};
+	ZSTD_outBuffer out = {d->output, DECOMPRESS_PIECE_SIZE, d->output_end};
 	size_t r = ZSTD_decompressStream(d->zstd, &out, &in);
 
 	d->input_at = in.pos;
@@ -481,14 +480,15 @@ static int output_fill(struct decompressor *d, struct error *err)
 {
 	int r = 0;
 
-	while (r == 0 && d->output_end < OUTPUT_SIZE && d->state != STATE_END)
+	while (r == 0 && d->output_end < DECOMPRESS_PIECE_SIZE && d->state != STATE_END)
 		r = d->state == STATE_MEMBER ? member(d, err) : between(d, err);
 	return r;
 }
 
-int decompressor_read(struct decompressor *d, const void **ret_data, size_t *ret_size,
+int decompressor_read(struct decompressor *d, void *buffer, size_t *ret_size,
 		      struct error *err)
 {
+	d->output = buffer;
 	d->output_end = 0;
 	if (d->state != STATE_FAILED && output_fill(d, &d->failure) < 0)
 		d->state = STATE_FAILED;
@@ -496,7 +496,6 @@ int decompressor_read(struct decompressor *d, const void **ret_data, size_t *ret
 		return error_set(err, d->failure.code, "%s", d->failure.text);
 	if (d->output_end == 0)
 		return 0;
-	*ret_data = d->output;
 	*ret_size = d->output_end;
 	return 1;
 }

@@ -23,6 +23,7 @@
 
 #define DECOMPRESS_ZSTD_WINDOW_LOG 27             /* 128 MiB */
 #define DECOMPRESS_XZ_MEMORY       (256ull << 20) /* bytes */
+#define DECOMPRESS_PIECE_SIZE      ((size_t)64 << 10)
 
 struct decompressor;
 
@@ -38,14 +39,14 @@ int decompressor_open(const struct archive_source *source, struct decompressor *
 
 /**
  * decompressor_read() - the next bytes of the stream
- * @ret_data: belongs to the decompressor until the next call
- * @ret_size: bytes; the whole of an internal buffer of 64 KiB except at the end
+ * @buffer:   DECOMPRESS_PIECE_SIZE bytes
+ * @ret_size: bytes; the whole of the buffer except at the end
  *
  * Return: 1; 0 at the end, when the file's last byte was read and found right; -EBADMSG
  * when it is damaged, cut off, followed by something else or needs too much memory;
  * -ENOMEM; the negative errno of pread(2). After a failure: the same failure again.
  */
-int decompressor_read(struct decompressor *d, const void **ret_data, size_t *ret_size,
+int decompressor_read(struct decompressor *d, void *buffer, size_t *ret_size,
 		      struct error *err);
 
 /** decompressor_is_plain() - whether the file was packed with none of the compressors */

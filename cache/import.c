@@ -41,6 +41,7 @@ static void import_done(struct import *import)
 	pack_writer_free(import->writer);
 	manifest_free(import->manifest);
 	free(import->used);
+	index_release(import->store->index);
 }
 
 static int disk_error(int code, struct error *err)
@@ -371,6 +372,7 @@ int import_package(struct store *store, const struct import_request *request,
 	};
 	int r;
 
+	index_hold(store->index);
 	if (import.limit == 0)
 		import.limit = UNPACK_BASE + request->archive_size * UNPACK_RATIO;
 	import.writer = pack_writer_new(request->pack_fd,

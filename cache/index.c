@@ -149,6 +149,18 @@ bool index_empty(struct index *index)
 	       !row;
 }
 
+void index_hold(struct index *index)
+{
+	if (index->db)
+		sql_exec(index->db, "BEGIN", NULL);
+}
+
+void index_release(struct index *index)
+{
+	if (index->db && !sqlite3_get_autocommit(index->db))
+		sql_exec(index->db, "COMMIT", NULL);
+}
+
 int index_find_objects(struct index *index, const struct checksum *content, size_t max,
 		       struct index_object *ret)
 {
@@ -210,79 +222,101 @@ static bool node_identity(const struct pack *pack, uint32_t node, struct checksu
 	return true;
 }
 
-/* One statement run for many rows, committed now and then. */
-struct bulk {
-	sqlite3 *db;
-	sqlite3_stmt *statement;
-	unsigned rows;
+/* Rows of one table, entered in the order of their keys: so each page of the database is
+ * changed in one commit and written once, whatever the number of commits. */
+struct row {
+	struct checksum hash;
+	uint32_t number; /* of the object or node in its pack */
 };
 
-static int bulk_step(struct bulk *bulk, struct error *err)
-{
-	int r = sql_step_done(bulk->statement, err);
+struct bulk {
+	struct row *rows;
+	uint32_t count;
+};
 
-	if (r == 0 && ++bulk->rows % ROWS_A_COMMIT == 0)
-		r = sql_exec(bulk->db, "COMMIT; BEGIN IMMEDIATE", err);
-	return r;
+static int row_compare(const void *left, const void *right)
+{
+	const struct row *a = left, *b = right;
+	int order = memcmp(&a->hash, &b->hash, sizeof(a->hash));
+
+	return order ? order : (a->number > b->number) - (a->number < b->number);
 }
 
-static int bulk_objects(struct bulk *bulk, const struct pack *pack, const bool *leave,
-			struct error *err)
+static void bulk_done(struct bulk *bulk)
+{
+	free(bulk->rows);
+}
+
+/* Run @statement for each row: ?1 its hash, ?2 @base, ?3 its number. Committed now and
+ * then. */
+static int bulk_step(sqlite3 *db, sqlite3_stmt *statement, const struct bulk *bulk,
+		     uint64_t base, struct error *err)
 {
 	int r = 0;
 
-	for (uint32_t i = 0; r == 0 && i < pack->meta.object_count; i++) {
-		struct checksum content = object_content(pack, i);
+	sqlite3_bind_int64(statement, 2, (sqlite3_int64)base);
 
-		if (leave && leave[i])
-			continue;
-		sqlite3_bind_blob(bulk->statement, 1, content.bytes,
-				  sizeof(content.bytes), SQLITE_STATIC);
-		sqlite3_bind_int64(bulk->statement, 2, (sqlite3_int64)pack->key.id);
-		sqlite3_bind_int64(bulk->statement, 3, i);
-		r = bulk_step(bulk, err);
+	for (uint32_t i = 0; r == 0 && i < bulk->count; i++) {
+		const struct row *row = &bulk->rows[i];
+
+		sqlite3_bind_blob(statement, 1, row->hash.bytes, sizeof(row->hash.bytes),
+				  SQLITE_STATIC);
+		sqlite3_bind_int64(statement, 3, row->number);
+		r = sql_step_done(statement, err);
+		if (r == 0 && (i + 1) % ROWS_A_COMMIT == 0)
+			r = sql_exec(db, "COMMIT; BEGIN IMMEDIATE", err);
 	}
 	return r;
 }
 
-static int bulk_nodes(struct bulk *bulk, const struct pack *pack, const bool *leave,
-		      struct error *err)
+static int bulk_objects(struct bulk *bulk, const struct pack *pack, const bool *leave)
 {
-	int r = 0;
-
-	for (uint32_t i = 0; r == 0 && i < pack->meta.node_count; i++) {
-		struct checksum identity;
-
-		if ((leave && leave[i]) || !node_identity(pack, i, &identity))
-			continue;
-		sqlite3_bind_blob(bulk->statement, 1, identity.bytes,
-				  sizeof(identity.bytes), SQLITE_STATIC);
-		sqlite3_bind_int64(bulk->statement, 2,
-				   (sqlite3_int64)(pack->key.first_node + i));
-		r = bulk_step(bulk, err);
-	}
-	return r;
+	bulk->rows = calloc(pack->meta.object_count + 1ULL, sizeof(*bulk->rows));
+	if (!bulk->rows)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < pack->meta.object_count; i++)
+		if (!leave || !leave[i])
+			bulk->rows[bulk->count++] =
+				(struct row){object_content(pack, i), i};
+	return 0;
 }
 
-typedef int bulk_fn(struct bulk *bulk, const struct pack *pack, const bool *leave,
-		    struct error *err);
-
-static int bulk_run(struct index *index, const char *text, bulk_fn *rows,
-		    const struct pack *pack, const bool *leave, struct error *err)
+static int bulk_nodes(struct bulk *bulk, const struct pack *pack, const bool *leave)
 {
-	struct bulk bulk = {.db = index->db};
-	int r = sql_prepare(index->db, text, &bulk.statement, err);
+	struct checksum identity;
 
+	bulk->rows = calloc(pack->meta.node_count + 1ULL, sizeof(*bulk->rows));
+	if (!bulk->rows)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < pack->meta.node_count; i++)
+		if ((!leave || !leave[i]) && node_identity(pack, i, &identity))
+			bulk->rows[bulk->count++] = (struct row){identity, i};
+	return 0;
+}
+
+typedef int bulk_fn(struct bulk *bulk, const struct pack *pack, const bool *leave);
+
+static int bulk_run(struct index *index, const char *text, uint64_t base,
+		    bulk_fn *collect, const struct pack *pack, const bool *leave,
+		    struct error *err)
+{
+	cleanup(sql_finalize_ptr) sqlite3_stmt *statement = NULL;
+	cleanup(bulk_done) struct bulk bulk = {0};
+	int r;
+
+	if (collect(&bulk, pack, leave) < 0)
+		return error_set(err, -ENOMEM, "not enough memory");
+	qsort(bulk.rows, bulk.count, sizeof(*bulk.rows), row_compare);
+	r = sql_prepare(index->db, text, &statement, err);
 	if (r == 0)
 		r = sql_exec(index->db, "BEGIN IMMEDIATE", err);
 	if (r == 0) {
-		r = rows(&bulk, pack, leave, err);
+		r = bulk_step(index->db, statement, &bulk, base, err);
 		if (r == 0)
 			r = sql_exec(index->db, "COMMIT", err);
 		else
 			sql_exec(index->db, "ROLLBACK", NULL);
 	}
-	sqlite3_finalize(bulk.statement);
 	index->damaged |= r == -EBADMSG;
 	return r;
 }
@@ -293,11 +327,11 @@ int index_add(struct index *index, const struct pack *pack, struct error *err)
 
 	if (r == 0)
 		r = bulk_run(index, "INSERT OR IGNORE INTO object VALUES(?1, ?2, ?3)",
-			     bulk_objects, pack, NULL, err);
+			     pack->key.id, bulk_objects, pack, NULL, err);
 
 	if (r == 0)
-		r = bulk_run(index, "INSERT OR IGNORE INTO node VALUES(?1, ?2)",
-			     bulk_nodes, pack, NULL, err);
+		r = bulk_run(index, "INSERT OR IGNORE INTO node VALUES(?1, ?2 + ?3)",
+			     pack->key.first_node, bulk_nodes, pack, NULL, err);
 	if (r == 0)
 		r = sql_exec(index->db, "PRAGMA wal_checkpoint(PASSIVE)", err);
 	return r;
@@ -310,13 +344,13 @@ int index_remove(struct index *index, const struct pack *pack, const bool *objec
 
 	if (!index->db)
 		return 0;
-	r = bulk_run(index, "DELETE FROM node WHERE identity = ?1 AND node = ?2",
-		     bulk_nodes, pack, node_live, err);
+	r = bulk_run(index, "DELETE FROM node WHERE identity = ?1 AND node = ?2 + ?3",
+		     pack->key.first_node, bulk_nodes, pack, node_live, err);
 	if (r == 0)
 		r = bulk_run(index,
 			     "DELETE FROM object WHERE content = ?1 AND pack = ?2"
 			     " AND object = ?3",
-			     bulk_objects, pack, object_live, err);
+			     pack->key.id, bulk_objects, pack, object_live, err);
 	if (r == 0)
 		r = sql_exec(index->db, "PRAGMA wal_checkpoint(PASSIVE)", err);
 	return r;

@@ -39,6 +39,14 @@ int index_renew(struct index *index, struct error *err);
 /** index_empty() - whether it holds nothing, so that it must be filled again */
 bool index_empty(struct index *index);
 
+/**
+ * index_hold() - all look-ups until index_release() see the index as it is now
+ * They then lock nothing, which each look-up does else, by several system calls. Nothing
+ * may be added or removed by this connection meanwhile.
+ */
+void index_hold(struct index *index);
+void index_release(struct index *index);
+
 /** Where some content may lie. */
 struct index_object {
 	uint64_t pack;

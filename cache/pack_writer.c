@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A body goes through one of two ways. Small ones are gathered in memory, looked up, and
- * only then appended to the buffer of pending writes, so that an upgrade writes what
- * changed and nothing else. Large ones are written as they come; when the store turns out
- * to have the same content the file is cut back to where the body began.
+ * A body is gathered behind the pending writes, where it would lie. A small one is looked
+ * up before any of it is written: one that the store has is left out, so that an upgrade
+ * writes what changed and nothing else. Large ones are written as they come; when the
+ * store turns out to have the same content the file is cut back to where the body began.
  */
 #include "pack_writer.h"
 
 #include "cleanup.h"
 #include "fd.h"
+#include "write_behind.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,7 +18,6 @@
 #include <unistd.h>
 
 #define SMALL_MAX      (1024 * 1024)
-#define PENDING_SIZE   (4 * 1024 * 1024)
 #define PAGE           4096
 #define CANDIDATES_MAX 8
 #define NONE           UINT32_MAX
@@ -27,10 +27,12 @@ struct pack_writer {
 	pack_writer_find_fn *find;
 	void *context;
 
-	uint64_t end;  /* where the next body may begin */
-	char *pending; /* bytes before `end` that are not in the file yet */
+	/* What is not given to the file yet: the bytes from pending_start on, of complete
+	 * bodies and of a large one that is being written. */
+	struct write_behind *behind;
 	uint64_t pending_start;
 	size_t pending_size;
+	uint64_t end; /* where the next body may begin */
 
 	struct pack_object *objects;
 	uint32_t object_count, object_room;
@@ -42,11 +44,10 @@ struct pack_writer {
 
 	/* the body that is being written */
 	uint64_t size, received; /* received: end of the last piece */
-	uint64_t start;          /* of a large one, in the file */
+	uint64_t start;          /* in the file */
 	uint32_t first_check;
 	uint64_t last_page; /* 1 + the last page that has data */
 	uint32_t allocated;
-	char *small;       /* SMALL_MAX bytes */
 	char *block;       /* PACK_BLOCK_SIZE bytes of a large one, not yet hashed */
 	char *compare;     /* PACK_READ_BUFFER bytes */
 	char *compare_own; /* PACK_READ_MAX bytes */
@@ -56,12 +57,11 @@ void pack_writer_free(struct pack_writer *w)
 {
 	if (!w)
 		return;
-	free(w->pending);
+	write_behind_free(w->behind);
 	free(w->objects);
 	free(w->checks);
 	free(w->contents);
 	free(w->table);
-	free(w->small);
 	free(w->block);
 	free(w->compare);
 	free(w->compare_own);
@@ -78,27 +78,33 @@ struct pack_writer *pack_writer_new(int fd, pack_writer_find_fn *find, void *con
 	w->find = find;
 	w->context = context;
 	w->end = w->pending_start = PACK_HEADER_SIZE;
-	w->pending = malloc(PENDING_SIZE);
-	w->small = malloc(SMALL_MAX);
 	w->block = malloc(PACK_BLOCK_SIZE);
 	w->compare = malloc(PACK_READ_BUFFER);
 	w->compare_own = malloc(PACK_READ_MAX);
-	if (!w->pending || !w->small || !w->block || !w->compare || !w->compare_own) {
+	if (!w->block || !w->compare || !w->compare_own ||
+	    write_behind_new(fd, &w->behind) < 0) {
 		pack_writer_free(w);
 		return NULL;
 	}
 	return w;
 }
 
-static int pending_flush(struct pack_writer *w)
+/* Begin to write what is pending; what comes next belongs at @next. */
+static int pending_put(struct pack_writer *w, uint64_t next)
 {
-	int r = fd_pwrite_all(w->fd, w->pending, w->pending_size, w->pending_start);
+	int r = write_behind_put(w->behind, w->pending_size, w->pending_start, w->end);
 
 	if (r < 0)
 		return r;
-	w->pending_start += w->pending_size;
+	w->pending_start = next;
 	w->pending_size = 0;
 	return 0;
+}
+
+/* The current body of a small size. */
+static char *small_data(const struct pack_writer *w)
+{
+	return write_behind_buffer(w->behind) + (w->start - w->pending_start);
 }
 
 static uint64_t aligned(uint64_t offset, uint64_t size)
@@ -108,22 +114,54 @@ static uint64_t aligned(uint64_t offset, uint64_t size)
 	return (offset + to - 1) / to * to;
 }
 
-/* Append to the end of the file, after zeros up to @start. */
-static int append(struct pack_writer *w, uint64_t start, const void *data, size_t size)
+/* A place for all of a small body, behind zeros up to where it begins. */
+static int small_begin(struct pack_writer *w)
 {
-	size_t gap = (size_t)(start - w->end);
+	char *buffer = write_behind_buffer(w->behind);
 	int r;
 
-	if (w->pending_size + gap + size > PENDING_SIZE) {
-		r = pending_flush(w);
+	if (w->start + w->size - w->pending_start > WRITE_BEHIND_SIZE) {
+		r = pending_put(w, w->end);
 		if (r < 0)
 			return r;
+		buffer = write_behind_buffer(w->behind);
 	}
-	memset(w->pending + w->pending_size, 0, gap);
-	memcpy(w->pending + w->pending_size + gap, data, size);
-	w->pending_size += gap + size;
-	w->end = start + size;
+	memset(buffer + w->pending_size, 0, (size_t)(w->start - w->end));
 	return 0;
+}
+
+/* Put bytes of a large body behind those that are pending, or begin anew where they do
+ * not follow them. */
+static int large_append(struct pack_writer *w, const char *data, size_t size,
+			uint64_t start)
+{
+	while (size > 0) {
+		size_t n = WRITE_BEHIND_SIZE - w->pending_size;
+
+		if (n == 0 || start != w->pending_start + w->pending_size) {
+			int r = pending_put(w, start);
+
+			if (r < 0)
+				return r;
+			n = WRITE_BEHIND_SIZE;
+		}
+		if (n > size)
+			n = size;
+		memcpy(write_behind_buffer(w->behind) + w->pending_size, data, n);
+		w->pending_size += n;
+		data += n;
+		size -= n;
+		start += n;
+	}
+	return 0;
+}
+
+/* All of a large body that came so far is in the file. */
+static int large_settle(struct pack_writer *w)
+{
+	int r = pending_put(w, w->pending_start + w->pending_size);
+
+	return r < 0 ? r : write_behind_wait(w->behind);
 }
 
 static int check_add(struct pack_writer *w, const void *data, size_t size)
@@ -148,10 +186,8 @@ int pack_writer_begin(struct pack_writer *w, uint64_t size)
 	w->last_page = 0;
 	w->allocated = 0;
 	w->first_check = w->check_count;
-	if (size <= SMALL_MAX)
-		return 0;
 	w->start = aligned(w->end, size);
-	return pending_flush(w);
+	return size <= SMALL_MAX ? small_begin(w) : pending_put(w, w->start);
 }
 
 /* Count the pages of 4096 bytes that data, not only holes, fall into. */
@@ -166,34 +202,28 @@ static void pages_count(struct pack_writer *w, uint64_t offset, size_t size)
 	w->last_page = end;
 }
 
-/* Bring a large body's bytes into blocks: hash each that is full, write it unless it is a
- * hole as a whole. @data NULL: zeros of a hole. */
-static int large_feed(struct pack_writer *w, const char *data, uint64_t size,
+/* Bring a large body's bytes into blocks and hash each that is full. @data NULL: zeros of
+ * a hole. */
+static int large_hash(struct pack_writer *w, const char *data, uint64_t size,
 		      uint64_t offset)
 {
 	while (size > 0) {
 		size_t at = (size_t)(offset % PACK_BLOCK_SIZE);
 		size_t n = PACK_BLOCK_SIZE - at;
-		int r;
 
 		if (n > size)
 			n = (size_t)size;
 		if (data) {
 			memcpy(w->block + at, data, n);
-			r = fd_pwrite_all(w->fd, data, n, w->start + offset);
-			if (r < 0)
-				return r;
 			data += n;
 		} else {
 			memset(w->block + at, 0, n);
 		}
 		offset += n;
 		size -= n;
-		if (offset % PACK_BLOCK_SIZE == 0 || offset == w->size) {
-			r = check_add(w, w->block, at + n);
-			if (r < 0)
-				return r;
-		}
+		if ((offset % PACK_BLOCK_SIZE == 0 || offset == w->size) &&
+		    check_add(w, w->block, at + n) < 0)
+			return -ENOMEM;
 	}
 	return 0;
 }
@@ -210,12 +240,14 @@ int pack_writer_data(struct pack_writer *w, const void *data, size_t size,
 		return 0;
 	gap = offset - w->received;
 	if (w->size <= SMALL_MAX) {
-		memset(w->small + w->received, 0, (size_t)gap);
-		memcpy(w->small + offset, data, size);
+		memset(small_data(w) + w->received, 0, (size_t)gap);
+		memcpy(small_data(w) + offset, data, size);
 	} else {
-		r = large_feed(w, NULL, gap, w->received);
+		r = large_hash(w, NULL, gap, w->received);
 		if (r == 0)
-			r = large_feed(w, data, size, offset);
+			r = large_hash(w, data, size, offset);
+		if (r == 0)
+			r = large_append(w, data, size, w->start + offset);
 		if (r < 0)
 			return r;
 	}
@@ -231,9 +263,12 @@ static int current_read(struct pack_writer *w, uint64_t offset, size_t size,
 	int r;
 
 	if (w->size <= SMALL_MAX) {
-		*ret = w->small + offset;
+		*ret = small_data(w) + offset;
 		return 0;
 	}
+	r = large_settle(w);
+	if (r < 0)
+		return r;
 	r = fd_pread_all(w->fd, w->compare_own, size, w->start + offset);
 	*ret = w->compare_own;
 	return r;
@@ -266,6 +301,21 @@ static int equal_in_pack(struct pack_writer *w, const struct pack_candidate *can
 	return 1;
 }
 
+/* Bytes of an earlier body of this pack, which lies in the file or is pending. */
+static int own_read(struct pack_writer *w, uint64_t offset, size_t size)
+{
+	int r;
+
+	if (offset >= w->pending_start) {
+		memcpy(w->compare,
+		       write_behind_buffer(w->behind) + (offset - w->pending_start),
+		       size);
+		return 0;
+	}
+	r = write_behind_wait(w->behind);
+	return r < 0 ? r : fd_pread_all(w->fd, w->compare, size, offset);
+}
+
 static int equal_in_own(struct pack_writer *w, uint32_t index)
 {
 	const struct pack_object *object = &w->objects[index];
@@ -279,7 +329,7 @@ static int equal_in_own(struct pack_writer *w, uint32_t index)
 		int r = current_read(w, at, n, &mine);
 
 		if (r == 0)
-			r = fd_pread_all(w->fd, w->compare, n, object->offset + at);
+			r = own_read(w, object->offset + at, n);
 		if (r < 0)
 			return r;
 		if (memcmp(w->compare, mine, n))
@@ -311,9 +361,7 @@ static int find_own(struct pack_writer *w, const struct checksum *content,
 	index = w->table[slot];
 	if (index == NONE)
 		return 0;
-	r = pending_flush(w);
-	if (r == 0)
-		r = equal_in_own(w, index);
+	r = equal_in_own(w, index);
 	if (r > 0)
 		*ret = (struct body){0, index, w->size, *content};
 	return r;
@@ -385,14 +433,9 @@ static int object_add(struct pack_writer *w, const struct checksum *content,
 
 	if (r < 0)
 		return r;
-	if (w->size <= SMALL_MAX) {
-		w->start = aligned(w->end, w->size);
-		r = append(w, w->start, w->small, (size_t)w->size);
-		if (r < 0)
-			return r;
-	} else {
-		w->end = w->pending_start = w->start + w->size;
-	}
+	w->end = w->start + w->size;
+	if (w->size <= SMALL_MAX)
+		w->pending_size = (size_t)(w->end - w->pending_start);
 	w->objects[w->object_count] = (struct pack_object){
 		.offset = w->start,
 		.size = w->size,
@@ -408,10 +451,12 @@ static int object_add(struct pack_writer *w, const struct checksum *content,
 
 static int small_checks(struct pack_writer *w)
 {
-	memset(w->small + w->received, 0, (size_t)(w->size - w->received));
+	char *data = small_data(w);
+
+	memset(data + w->received, 0, (size_t)(w->size - w->received));
 	for (uint64_t at = 0; at < w->size; at += PACK_BLOCK_SIZE) {
 		uint64_t left = w->size - at;
-		int r = check_add(w, w->small + at,
+		int r = check_add(w, data + at,
 				  left < PACK_BLOCK_SIZE ? (size_t)left
 							 : PACK_BLOCK_SIZE);
 
@@ -423,10 +468,24 @@ static int small_checks(struct pack_writer *w)
 
 static int large_finish(struct pack_writer *w)
 {
-	int r = large_feed(w, NULL, w->size - w->received, w->received);
+	uint64_t hole = w->size - w->received;
+	int r = large_hash(w, NULL, hole, w->received);
 
-	/* A hole at the end: the file must be that long all the same. */
-	if (r == 0 && ftruncate(w->fd, (off_t)(w->start + w->size)) < 0)
+	/* The file must be that long all the same. */
+	if (r == 0 && hole && ftruncate(w->fd, (off_t)(w->start + w->size)) < 0)
+		r = -errno;
+	if (r == 0 && hole)
+		r = pending_put(w, w->start + w->size);
+	return r;
+}
+
+/* A large body that the store has: cut it off. */
+static int large_take_back(struct pack_writer *w)
+{
+	int r = large_settle(w);
+
+	w->pending_start = w->end;
+	if (r == 0 && ftruncate(w->fd, (off_t)w->end) < 0)
 		r = -errno;
 	return r;
 }
@@ -453,8 +512,10 @@ int pack_writer_end(struct pack_writer *w, struct body *ret)
 			return r;
 	} else {
 		w->check_count = w->first_check;
-		if (!small && ftruncate(w->fd, (off_t)w->pending_start) < 0)
-			return -errno;
+		if (!small)
+			r = large_take_back(w);
+		if (r < 0)
+			return r;
 	}
 	*ret = body;
 	return 0;
@@ -507,8 +568,10 @@ int pack_writer_finish(struct pack_writer *w, const struct pack_meta *meta,
 		{meta->deps, meta->dep_count * sizeof(meta->deps[0])},
 		{meta->names, meta->names_size},
 	};
-	int r = pending_flush(w);
+	int r = pending_put(w, w->end);
 
+	if (r == 0)
+		r = write_behind_wait(w->behind);
 	if (r < 0)
 		return r;
 	memcpy(header->magic, PACK_MAGIC, sizeof(header->magic));

@@ -373,6 +373,49 @@ static void pieces_outside_the_body_are_refused(void **state)
 	pack_unref(end(site, &make));
 }
 
+/* The second half is the first again: by then some of it is in the file, some on its way
+ * there, some pending. */
+static void bodies_are_found_again_wherever_they_are(void **state)
+{
+	enum {
+		COUNT = 40
+	};
+	struct site *site = *state;
+	char *bytes[COUNT], name[16];
+	size_t sizes[COUNT];
+	uint64_t stored = 0;
+	struct make make;
+	struct pack *pack;
+
+	print_message("DEPLOYFS_TEST_SEED=%u\n", site->seed);
+	begin(site, &make, NULL, NULL);
+	for (unsigned i = 0; i < 2 * COUNT; i++) {
+		unsigned k = i % COUNT;
+
+		if (i < COUNT) {
+			/* Most are small, every eighth is large. */
+			sizes[k] =
+				(size_t)rand_r(&site->seed) % MIB + (k % 8 ? 0 : 5 * MIB);
+			bytes[k] = make_bytes(sizes[k], k);
+		}
+		snprintf(name, sizeof(name), "%u", i);
+		make_file(&make, name, bytes[k], sizes[k]);
+		if (i == COUNT - 1)
+			stored = pack_writer_stored(make.writer);
+	}
+	assert_int_equal(pack_writer_stored(make.writer), stored);
+	pack = end(site, &make);
+	assert_loads(pack);
+	assert_int_equal(pack->meta.object_count, COUNT);
+	for (unsigned i = 0; i < 2 * COUNT; i++) {
+		snprintf(name, sizeof(name), "%u", i);
+		assert_body(site, pack, name, bytes[i % COUNT], sizes[i % COUNT]);
+	}
+	for (unsigned i = 0; i < COUNT; i++)
+		free(bytes[i]);
+	pack_unref(pack);
+}
+
 static void equal_bodies_of_a_package_are_stored_once(void **state)
 {
 	static const size_t sizes[] = {0, 5000, MIB, MIB + 1, 3 * MIB};
@@ -1270,6 +1313,7 @@ int main(void)
 		WITH_SITE(holes_are_zeros_that_take_no_space),
 		WITH_SITE(pieces_between_holes_are_counted_once),
 		WITH_SITE(pieces_outside_the_body_are_refused),
+		WITH_SITE(bodies_are_found_again_wherever_they_are),
 		WITH_SITE(equal_bodies_of_a_package_are_stored_once),
 		WITH_SITE(content_of_an_earlier_pack_is_shared),
 		WITH_SITE(other_content_of_a_forged_equal_hash_is_not_shared),
