@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * catalog.bak: a copy of the catalog that is whole whenever it is there. The checksum at
- * its end finds what SQLite does not look for, such as another number in a row.
+ * its end finds what SQLite does not look for, such as another number in a row. Since it
+ * vouches for the catalog at the next start, nothing damaged may get into it.
  */
 #include "catalog_private.h"
 
@@ -75,6 +76,20 @@ int file_rename_durable(const char *from, const char *to)
 	return rename(from, to) < 0 ? -errno : dir_sync_of(to);
 }
 
+static int check_source(sqlite3 *db, struct error *err)
+{
+	struct error why = {0};
+	int r = sql_check_pages(db, &why);
+
+	if (r == -EBADMSG)
+		return error_set(
+			err, r,
+			"'%s' is damaged, and the copy of before is kept: %s; restart "
+			"deployfsd: it makes the catalog again",
+			sqlite3_db_filename(db, "main"), why.text);
+	return r < 0 ? error_set(err, r, "%s", why.text) : 0;
+}
+
 int catalog_backup(struct catalog *catalog, const char *path, struct error *err)
 {
 	cleanup(db_close) sqlite3 *db = NULL;
@@ -84,6 +99,11 @@ int catalog_backup(struct catalog *catalog, const char *path, struct error *err)
 	size_t size;
 	int r = sql_open(sqlite3_db_filename(catalog->db, "main"), false, NULL, &db, err);
 
+	/* One transaction: what is checked is what is copied. */
+	if (r == 0)
+		r = sql_exec(db, "BEGIN", err);
+	if (r == 0)
+		r = check_source(db, err);
 	if (r == 0)
 		r = sql_copy(db, &bytes, &size, err);
 	if (r < 0)

@@ -91,20 +91,6 @@ static int check_schema(sqlite3 *db, bool *ret_newer, struct error *err)
 	return 0;
 }
 
-static int check_pages(sqlite3 *db, struct error *err)
-{
-	cleanup(sql_finalize_ptr) sqlite3_stmt *row = NULL;
-	char text[200] = "";
-	int r = sql_query(db, &row, err, "PRAGMA integrity_check(1)", "");
-
-	if (r == 0)
-		r = sql_step_row(row, err);
-	if (r < 0)
-		return r;
-	sql_text(row, 0, text, sizeof(text));
-	return strcmp(text, "ok") ? error_set(err, -EBADMSG, "%s", text) : 0;
-}
-
 static int counters_read(struct catalog_copy *copy, struct error *err)
 {
 	int r = sql_integer(copy->db, "SELECT value FROM meta WHERE key = 'next_node'",
@@ -119,7 +105,7 @@ static int counters_read(struct catalog_copy *copy, struct error *err)
 
 static int check_whole(struct catalog_copy *copy, struct error *err)
 {
-	int r = copy->as_backup ? 0 : check_pages(copy->db, err);
+	int r = copy->as_backup ? 0 : sql_check_pages(copy->db, err);
 
 	if (r == 0)
 		r = check_schema(copy->db, &copy->newer, err);

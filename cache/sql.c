@@ -218,3 +218,17 @@ void sql_text(sqlite3_stmt *statement, int column, char *to, size_t size)
 		memcpy(to, text, length);
 	to[length] = '\0';
 }
+
+int sql_check_pages(sqlite3 *db, struct error *err)
+{
+	cleanup(sql_finalize_ptr) sqlite3_stmt *row = NULL;
+	char text[200] = "";
+	int r = sql_query(db, &row, err, "PRAGMA integrity_check(1)", "");
+
+	if (r == 0)
+		r = sql_step_row(row, err);
+	if (r < 0)
+		return r;
+	sql_text(row, 0, text, sizeof(text));
+	return strcmp(text, "ok") ? error_set(err, -EBADMSG, "%s", text) : 0;
+}

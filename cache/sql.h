@@ -28,6 +28,13 @@ int sql_remove(const char *path);
 /** sql_exec() - statements without results */
 int sql_exec(sqlite3 *db, const char *text, struct error *err);
 
+/**
+ * sql_check_pages() - whether SQLite finds the whole database right
+ * `PRAGMA integrity_check`: reads all of it. Return: 0; -EBADMSG with the first thing
+ * that is wrong; what the disk gives.
+ */
+int sql_check_pages(sqlite3 *db, struct error *err);
+
 /** sql_integer() - the first column of the first row; untouched when there is none */
 int sql_integer(sqlite3 *db, const char *text, int64_t *ret, struct error *err);
 

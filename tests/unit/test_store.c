@@ -781,6 +781,29 @@ static void lost_catalog_is_rebuilt_from_its_copy(void **state)
 		catalog_pin(site->store->catalog, "shop", "1.0", true, NULL, NULL), 0);
 }
 
+/* The copy vouches for the catalog at the next start: what is damaged gets into none. */
+static void damaged_catalog_is_not_copied(void **state)
+{
+	struct site *site = *state;
+	char path[4096];
+
+	fill_store(site);
+	back_up(site);
+	close_store(site);
+	open_store(site);
+	shell("cd '%s' && cp catalog.bak before && dd if=/dev/zero of=catalog.db bs=4096 "
+	      "seek=1 count=20 conv=notrunc status=none",
+	      site->store_path);
+	assert_int_equal(catalog_backup(site->store->catalog,
+					store_path(site->store, "catalog.bak", path),
+					&site->err),
+			 -EBADMSG);
+	shell("cd '%s' && cmp catalog.bak before", site->store_path);
+	reopen_store(site);
+	assert_current(site, "1.1");
+	assert_whole(site, "1.1");
+}
+
 static void removed_version_does_not_come_back(void **state)
 {
 	struct site *site = *state;
@@ -1168,6 +1191,7 @@ int main(void)
 		WITH_SITE(adopted_pack_without_a_version_goes_at_the_next_start),
 		WITH_SITE(lost_catalog_is_rebuilt_from_the_packs),
 		WITH_SITE(lost_catalog_is_rebuilt_from_its_copy),
+		WITH_SITE(damaged_catalog_is_not_copied),
 		WITH_SITE(removed_version_does_not_come_back),
 		WITH_SITE(pack_without_a_readable_header_is_put_aside),
 		WITH_SITE(catalog_older_than_its_packs_is_brought_up_to_date),
