@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A deployfsd of one's own, with everything below one folder, and packages for it."""
 import contextlib
+import errno
 import hashlib
 import http.client
 import io
@@ -375,15 +376,20 @@ class Daemon:
         pids = [*self.processes(), self.process.pid]
         kill_all(pids)
         self.process.wait()
-        # A worker that is about to end still has the socket.
-        wait_until(lambda: not any(map(alive, pids)), "all have ended")
+        wait_until(lambda: self.has_ended(pids), "all have ended")
         self.commands.append("killall -9 deployfsd deployfs-worker; wait $!")
         self.process = None
+
+    def has_ended(self, pids):
+        """A worker whose last thread still waits for the disk has the socket, though it counts as a zombie."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.setblocking(False)
+            return not any(map(alive, pids)) and client.connect_ex(str(self.socket)) in (errno.ENOENT, errno.ECONNREFUSED)
 
     def gone(self):
         """After a kill of all of it by somebody else: return when it has ended."""
         self.process.wait(PATIENCE_S)
-        wait_until(lambda: not any(map(alive, self.processes())), "deployfsd has ended")
+        wait_until(lambda: self.has_ended(self.processes()), "deployfsd has ended")
         self.commands.append("wait $!")
         self.process = None
 

@@ -326,7 +326,7 @@ def test_a_hundred_jobs_beside_one_that_unpacks(place, shop):
 
 def test_even_remounted_writable_every_change_is_refused(shop):
     version = shop.path("shop", "1.2")
-    subprocess.run(["mount", "-o", "remount,rw", shop.apps], check=True)
+    subprocess.run(["mount", "-i", "-o", "remount,rw", shop.apps], check=True)
     file = os.open(version / "VERSION", os.O_RDWR)
     try:
         for change in (lambda: os.write(file, b"x"), lambda: os.posix_fallocate(file, 0, 100),
