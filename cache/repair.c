@@ -226,6 +226,11 @@ static void ids_done(struct ids *ids)
 	free(ids->ids);
 }
 
+static void set_done(struct pack_set **set)
+{
+	pack_set_free(*set);
+}
+
 static int id_add(void *context, const struct pack_key *key)
 {
 	struct ids *ids = context;
@@ -249,16 +254,20 @@ int repair_from_store(struct scrub *scrub,
 		      void *context, struct error *err)
 {
 	cleanup(ids_done) struct ids ids = {0};
+	cleanup(set_done) struct pack_set *donors = NULL;
 	int r;
 
 	if (!scrub->pack)
 		return 0;
+	/* Not the scrub's own set: scrub_again() throws that away. */
+	donors = pack_set_fresh(scrub->store->packs);
+	if (!donors)
+		return error_set(err, -ENOMEM, "not enough memory");
 	r = repair_parts(scrub, err);
 	if (r == 0)
 		r = catalog_each_pack(scrub->store->catalog, id_add, &ids, err);
 	for (size_t i = ids.count; r == 0 && scrub->bad_count && i > 0; i--) {
-		/* scrub_again() makes the set anew each time. */
-		struct pack *donor = pack_set_get(scrub->own.packs, ids.ids[i - 1]);
+		struct pack *donor = pack_set_get(donors, ids.ids[i - 1]);
 		size_t blocks = 0;
 
 		if (donor && pack_load(donor, NULL) == 0)
