@@ -94,7 +94,7 @@ static json_t *record_json(const struct job *job)
 	json_t *json = json_pack(
 		"{s:i, s:I, s:s, s:s, s:o, s:b, s:o, s:o, s:s, s:s, s:i, s:I, s:I, s:I,"
 		" s:o}",
-		"schema", 1, "id", (json_int_t)job->id, "kind", job->kind, "app",
+		"schema", 1, "id", (json_int_t)job->id, "kind", job->kind->name, "app",
 		job->app, "version", text_or_null(job->version), "latest", job->latest,
 		"channel", text_or_null(job->channel), "sha256",
 		text_or_null(job->sha256), "who", job->who, "state",
@@ -184,18 +184,12 @@ static bool state_parse(const char *name, enum job_state *ret)
 
 static bool order_valid(const struct job_order *order)
 {
+	const struct job_kind *kind = job_kind_find(order->kind);
 	unsigned char sum[SHA256_SIZE];
 
-	return (!strcmp(order->kind, "fetch") || !strcmp(order->kind, "import") ||
-		!strcmp(order->kind, "verify") || !strcmp(order->kind, "repair") ||
-		!strcmp(order->kind, "warm")) &&
-	       name_valid(order->app) &&
-	       (!order->version || name_valid(order->version)) &&
-	       (order->version ||
-		(strcmp(order->kind, "import") && strcmp(order->kind, "repair") &&
-		 strcmp(order->kind, "warm"))) &&
-	       (order->channel ? name_valid(order->channel)
-			       : strcmp(order->kind, "warm") != 0) &&
+	return kind && !kind->unseen && name_valid(order->app) &&
+	       (order->version ? name_valid(order->version) : !kind->needs_version) &&
+	       (order->channel ? name_valid(order->channel) : !kind->needs_channel) &&
 	       (!order->sha256 ||
 		sha256_parse(order->sha256, strlen(order->sha256), sum));
 }

@@ -77,10 +77,11 @@ static json_t *job_json(const struct job *job)
 	json_t *json = json_pack(
 		"{s:I, s:s, s:s, s:s?, s:s, s:s, s:I, s:o, s:o, s:o, s:I, s:s?, s:O, s:o,"
 		" s:o, s:O?, s:n}",
-		"id", (json_int_t)job->id, "kind", job->kind, "app", job->app, "version",
-		*job->version ? job->version : NULL, "state", job_state_name(job->state),
-		"stage", job->stage, "bytes", (json_int_t)job->bytes, "bytes_total",
-		number_or_null(job->total), "rate", number_or_null(job->rate), "eta_s",
+		"id", (json_int_t)job->id, "kind", job->kind->name, "app", job->app,
+		"version", *job->version ? job->version : NULL, "state",
+		job_state_name(job->state), "stage", job->stage, "bytes",
+		(json_int_t)job->bytes, "bytes_total", number_or_null(job->total), "rate",
+		number_or_null(job->rate), "eta_s",
 		job->rate && job->total > job->bytes
 			? json_integer(
 				  (json_int_t)((job->total - job->bytes) / job->rate))
@@ -159,7 +160,7 @@ static void on_message(struct job *job, json_t *message)
 		on_progress(job, progress);
 	if (json_is_string(warning) && json_array_size(job->warnings) < WARNINGS_KEPT) {
 		json_array_append(job->warnings, warning);
-		log_warning("%s of '%s' %s: %s", job->kind, job->app, job->version,
+		log_warning("%s of '%s' %s: %s", job->kind->name, job->app, job->version,
 			    json_string_value(warning));
 	}
 	if (version && job->latest && name_valid(version)) {
@@ -304,7 +305,8 @@ static int request_send(struct job *job, int fd, const struct config *config)
 
 	if (r < 0)
 		return r;
-	request = job_request(job->kind, job->app, *job->version ? job->version : NULL,
+	request = job_request(job->kind->name, job->app,
+			      *job->version ? job->version : NULL,
 			      *job->channel ? job->channel : NULL, config, space.reserve,
 			      *job->sha256 ? job->sha256 : NULL);
 	line = request ? json_dumps(request, JSON_COMPACT) : NULL;
@@ -351,20 +353,9 @@ static int spawn(struct job *job, int socket, int archive, int pack, pid_t *ret)
 	return r;
 }
 
-static bool makes_pack(const struct job *job)
-{
-	return !strcmp(job->kind, "fetch") || !strcmp(job->kind, "import");
-}
-
 static bool repairs(const struct job *job)
 {
-	return !strcmp(job->kind, "repair");
-}
-
-/* Its process has files of our own mount open. */
-static bool uses_mount(const struct job *job)
-{
-	return !strcmp(job->kind, "warm") || !strcmp(job->kind, "warmth");
+	return !strcmp(job->kind->name, "repair");
 }
 
 static int process_start(struct job *job, struct work *work, const struct config *config)
@@ -372,7 +363,7 @@ static int process_start(struct job *job, struct work *work, const struct config
 	int pair[2], r;
 	pid_t pid;
 
-	if (makes_pack(job) || repairs(job)) {
+	if (job->kind->makes_pack || repairs(job)) {
 		r = pack_create(job, work);
 		if (r < 0)
 			return r;
@@ -545,7 +536,7 @@ static int process_work(struct job *job, struct repair *repair)
 	if (r == 0 && job->downloads)
 		on_download(job, number_of(job, "package_bytes"));
 	changed = json_is_true(json_object_get(job->result, "changed"));
-	if (r == 0 && changed && makes_pack(job)) {
+	if (r == 0 && changed && job->kind->makes_pack) {
 		set_stage(job, "commit");
 		r = adopt(job, &work);
 		if (r == 0)
@@ -557,7 +548,7 @@ static int process_work(struct job *job, struct repair *repair)
 		partial_unlink(job);
 	}
 	damage_note(job);
-	if (job->result && makes_pack(job))
+	if (job->result && job->kind->makes_pack)
 		result_trim(job);
 	work_done(job, &work);
 	service_config_done(service, use);
@@ -594,7 +585,7 @@ static void archive_drop(const struct job *job)
 	const struct jobs_keeper *keeper = job->jobs->keeper;
 	char name[40];
 
-	if (keeper && !strcmp(job->kind, "import"))
+	if (keeper && !strcmp(job->kind->name, "import"))
 		keeper->drop(keeper->context, kept_name(job, name));
 }
 
@@ -603,7 +594,7 @@ static void archive_find(struct job *job)
 	const struct jobs_keeper *keeper = job->jobs->keeper;
 	char name[40];
 
-	if (keeper && !strcmp(job->kind, "import"))
+	if (keeper && !strcmp(job->kind->name, "import"))
 		job->archive_fd = keeper->kept(keeper->context, kept_name(job, name));
 }
 
@@ -670,7 +661,7 @@ static void job_end(struct job *job, int r)
 	pthread_mutex_lock(&jobs->lock);
 	if (job->state == STATE_RUNNING) {
 		jobs->running--;
-		jobs->places -= !uses_mount(job);
+		jobs->places -= !job->kind->uses_mount;
 	}
 	job->state = r == 0           ? STATE_DONE
 		     : job->cancelled ? STATE_CANCELLED
@@ -682,7 +673,7 @@ static void job_end(struct job *job, int r)
 		json_decref(job->result);
 		job->result =
 			json_pack("{s:b, s:s}", "changed", 0, "version", job->version);
-	} else if (r < 0 && job->result && makes_pack(job)) {
+	} else if (r < 0 && job->result && job->kind->makes_pack) {
 		json_decref(job->result);
 		job->result = NULL;
 	}
@@ -694,14 +685,16 @@ static void job_end(struct job *job, int r)
 	fd_close(&job->archive_fd);
 	job_touch(job);
 	record_write(job);
-	metrics_job_ended(&jobs->service->metrics, job->kind, job_state_name(job->state));
+	metrics_job_ended(&jobs->service->metrics, job->kind->name,
+			  job_state_name(job->state));
 	pthread_mutex_unlock(&jobs->lock);
 	if (r == 0 || r == -EALREADY)
-		log_info("%s ended: app=%s version=%s who=%s", job->kind, job->app,
+		log_info("%s ended: app=%s version=%s who=%s", job->kind->name, job->app,
 			 job->version, job->who);
 	else
-		log_warning("%s failed: app=%s version=%s who=%s error='%s'", job->kind,
-			    job->app, job->version, job->who, job->error.text);
+		log_warning("%s failed: app=%s version=%s who=%s error='%s'",
+			    job->kind->name, job->app, job->version, job->who,
+			    job->error.text);
 }
 
 /* Wait for one of RUNNING_MAX places. A warming does not: a flip waits for it, and
@@ -712,13 +705,13 @@ static int place_take(struct job *job)
 	int r = 0;
 
 	pthread_mutex_lock(&jobs->lock);
-	while (jobs->places >= RUNNING_MAX && !uses_mount(job) && !job->cancelled)
+	while (jobs->places >= RUNNING_MAX && !job->kind->uses_mount && !job->cancelled)
 		pthread_cond_wait(&jobs->changed, &jobs->lock);
 	if (job->cancelled) {
 		r = error_set(&job->error, -ECANCELED, "cancelled");
 	} else {
 		jobs->running++;
-		jobs->places += !uses_mount(job);
+		jobs->places += !job->kind->uses_mount;
 		job->state = STATE_RUNNING;
 		job->rate_at_ms = clock_monotonic_ms();
 		job->starts++;
@@ -737,7 +730,7 @@ static bool done_before(struct job *job)
 	struct version version;
 	json_t *result;
 
-	if (!makes_pack(job) || !*job->version ||
+	if (!job->kind->makes_pack || !*job->version ||
 	    catalog_find(job->jobs->service->store->catalog, job->app, job->version,
 			 &version, NULL) < 0 ||
 	    version.state != VERSION_PRESENT || version.imported_ns < job->started_ns)
@@ -747,7 +740,7 @@ static bool done_before(struct job *job)
 			   "files", (json_int_t)version.files, "unpacked_bytes",
 			   (json_int_t)version.unpacked_bytes, "stored_bytes",
 			   (json_int_t)version.stored_bytes, "shared_files");
-	if (!strcmp(job->kind, "fetch"))
+	if (!strcmp(job->kind->name, "fetch"))
 		json_object_set_new(result, "resumed_bytes", json_null());
 	pthread_mutex_lock(&job->jobs->lock);
 	job->result = result;
@@ -767,7 +760,7 @@ static int look_back(struct job *job)
 				 "deployfsd died %u times while this ran, and it is not "
 				 "tried again: its log may say why",
 				 job->starts);
-	if (!strcmp(job->kind, "import") && job->archive_fd < 0)
+	if (!strcmp(job->kind->name, "import") && job->archive_fd < 0)
 		return error_set(
 			&job->error, -EIO,
 			"the daemon was restarted while it ran: import it again");
@@ -786,7 +779,7 @@ static void index_later(struct job *job)
 	pthread_mutex_lock(&job->jobs->lock);
 	stopping = job->jobs->stopping;
 	pthread_mutex_unlock(&job->jobs->lock);
-	if (stopping || !makes_pack(job) || !service_share_try(service))
+	if (stopping || !job->kind->makes_pack || !service_share_try(service))
 		return;
 	if (store_index(service->store, &err) < 0)
 		log_warning("cannot index the store: %s", err.text);
@@ -852,8 +845,8 @@ static void take_up(struct jobs *jobs)
 			continue;
 		log_info(
 			"%s is taken up again: id=%llu app=%s version=%s who=%s starts=%u",
-			job->kind, (unsigned long long)job->id, job->app, job->version,
-			job->who, job->starts);
+			job->kind->name, (unsigned long long)job->id, job->app,
+			job->version, job->who, job->starts);
 		archive_find(job);
 		if (thread_start(job, &job->error) < 0) {
 			job_end(job, job->error.code);
@@ -978,7 +971,8 @@ static struct job *find_same(struct jobs *jobs, const struct job_order *order)
 {
 	for (struct job *job = jobs->list; job; job = job->next)
 		if (!job_ended(job) && !job->cancelled &&
-		    !strcmp(job->kind, order->kind) && !strcmp(job->app, order->app) &&
+		    !strcmp(job->kind->name, order->kind) &&
+		    !strcmp(job->app, order->app) &&
 		    (order->version ? !strcmp(job->version, order->version)
 				    : job->latest || !*job->version) &&
 		    !strcmp(job->channel, order->channel ? order->channel : "") &&
@@ -1007,7 +1001,7 @@ struct job *job_new(struct jobs *jobs, const struct job_order *order)
 	job->archive_fd = order->archive_fd;
 	job->latest = !order->version && !strcmp(order->kind, "fetch");
 	job->started_ns = clock_wall_ns();
-	snprintf(job->kind, sizeof(job->kind), "%s", order->kind);
+	job->kind = job_kind_find(order->kind);
 	snprintf(job->app, sizeof(job->app), "%s", order->app);
 	snprintf(job->version, sizeof(job->version), "%s",
 		 order->version ? order->version : "");
@@ -1016,11 +1010,7 @@ struct job *job_new(struct jobs *jobs, const struct job_order *order)
 	snprintf(job->sha256, sizeof(job->sha256), "%s",
 		 order->sha256 ? order->sha256 : "");
 	snprintf(job->who, sizeof(job->who), "%s", order->who);
-	snprintf(job->stage, sizeof(job->stage), "%s",
-		 !strcmp(order->kind, "verify")   ? "verify"
-		 : !strcmp(order->kind, "repair") ? "check"
-		 : !strcmp(order->kind, "warm")   ? "warm"
-						  : "checksums");
+	snprintf(job->stage, sizeof(job->stage), "%s", job->kind->stage);
 	return job;
 }
 
@@ -1102,7 +1092,7 @@ static int join(struct jobs *jobs, const struct job_order *order, json_t **ret,
 
 	if (!job)
 		return 0;
-	if (strcmp(job->kind, order->kind) || strcmp(job->app, order->app) ||
+	if (strcmp(job->kind->name, order->kind) || strcmp(job->app, order->app) ||
 	    (order->version ? strcmp(job->version, order->version) != 0
 			    : !job->latest && *job->version) ||
 	    strcmp(job->channel, order->channel ? order->channel : "") ||
@@ -1319,12 +1309,12 @@ static bool cancel_users(struct jobs *jobs)
 	bool left = false;
 
 	for (struct job *job = jobs->list; job; job = job->next)
-		if (uses_mount(job) && !job_ended(job)) {
+		if (job->kind->uses_mount && !job_ended(job)) {
 			cancel(job);
 			left = true;
 		}
 	for (struct job *job = jobs->listings; job; job = job->next)
-		if (uses_mount(job)) {
+		if (job->kind->uses_mount) {
 			cancel(job);
 			left = true;
 		}

@@ -7,6 +7,7 @@
 
 #include "catalog.h"
 #include "digest.h"
+#include "job_kind.h"
 #include "jobs.h"
 #include "name.h"
 
@@ -32,7 +33,8 @@ struct job {
 	struct jobs *jobs;
 	struct job *next; /* in jobs->list, newest first */
 	uint64_t id;
-	char kind[16], app[NAME_LENGTH_MAX + 1], version[NAME_LENGTH_MAX + 1];
+	const struct job_kind *kind;
+	char app[NAME_LENGTH_MAX + 1], version[NAME_LENGTH_MAX + 1];
 	char channel[NAME_LENGTH_MAX + 1]; /* of a warming; "" */
 	char sha256[SHA256_TEXT_SIZE];
 	char who[64];

@@ -40,13 +40,6 @@ static const char *const schemes[METRICS_SCHEMES] = {
 	"ftp", "ftps", "sftp", "http", "https", "nfs", "file",
 };
 
-static const char *const job_kinds[METRICS_JOB_KINDS] = {
-	"fetch",
-	"import",
-	"verify",
-	"repair",
-};
-
 static const char *const job_ends[METRICS_JOB_ENDS] = {"done", "failed", "cancelled"};
 
 const char *apps_request_name(enum apps_request kind)
@@ -80,11 +73,12 @@ void metrics_fetched(struct metrics *metrics, const char *scheme, uint64_t bytes
 
 void metrics_job_ended(struct metrics *metrics, const char *kind, const char *how)
 {
-	size_t i = find(job_kinds, COUNT(job_kinds), kind);
-	size_t j = find(job_ends, COUNT(job_ends), how);
+	const struct job_kind *of = job_kind_find(kind);
+	size_t i = find(job_ends, COUNT(job_ends), how);
 
-	if (i < COUNT(job_kinds) && j < COUNT(job_ends))
-		atomic_fetch_add_explicit(&metrics->jobs[i][j], 1, memory_order_relaxed);
+	if (of && !of->unseen && i < COUNT(job_ends))
+		atomic_fetch_add_explicit(&metrics->jobs[of - job_kinds][i], 1,
+					  memory_order_relaxed);
 }
 
 /* The histograms first: what was answered had been received. */
@@ -139,10 +133,10 @@ static void write_jobs(const struct metrics *metrics, struct exposition *e)
 	const char *fetched = "deployfs_fetched_bytes_total";
 
 	exposition_family(e, ended, "counter", "Jobs that have ended.");
-	for (size_t i = 0; i < COUNT(job_kinds); i++)
-		for (size_t j = 0; j < COUNT(job_ends); j++)
+	for (size_t i = 0; i < JOB_KINDS; i++)
+		for (size_t j = 0; j < COUNT(job_ends) && !job_kinds[i].unseen; j++)
 			exposition_sample(e, ended, load(&metrics->jobs[i][j]), "kind",
-					  job_kinds[i], "result", job_ends[j], NULL);
+					  job_kinds[i].name, "result", job_ends[j], NULL);
 	exposition_family(e, fetched, "counter", "Bytes of packages that origins sent.");
 	for (size_t i = 0; i < COUNT(schemes); i++)
 		exposition_sample(e, fetched, load(&metrics->fetched[i]), "scheme",

@@ -11,6 +11,7 @@
 
 #include "exposition.h"
 #include "histogram.h"
+#include "job_kind.h"
 
 #include <stdatomic.h>
 #include <stdint.h>
@@ -45,9 +46,8 @@ enum metric {
 	METRIC_COUNT
 };
 
-#define METRICS_SCHEMES   7
-#define METRICS_JOB_KINDS 4
-#define METRICS_JOB_ENDS  3
+#define METRICS_SCHEMES  7
+#define METRICS_JOB_ENDS 3
 
 struct metrics {
 	_Atomic uint64_t counters[METRIC_COUNT];
@@ -56,7 +56,7 @@ struct metrics {
 	struct histogram flips;         /* also rollbacks: from the order to the end */
 	struct histogram notifications; /* of a change, from commit to the end */
 	_Atomic uint64_t fetched[METRICS_SCHEMES];
-	_Atomic uint64_t jobs[METRICS_JOB_KINDS][METRICS_JOB_ENDS];
+	_Atomic uint64_t jobs[JOB_KINDS][METRICS_JOB_ENDS];
 };
 
 /** apps_request_name() - "lookup", … */

@@ -231,6 +231,7 @@ static void fetches_and_jobs_are_counted_by_kind(void **state)
 	metrics_fetched(&metrics, "https", 3);
 	metrics_fetched(&metrics, "https", 4);
 	metrics_job_ended(&metrics, "verify", "failed");
+	metrics_job_ended(&metrics, "warm", "done");
 	assert_int_equal(exposition_open(&e), 0);
 	metrics_write(&metrics, &e);
 	text = text_of(&e);
@@ -242,6 +243,8 @@ static void fetches_and_jobs_are_counted_by_kind(void **state)
 				     "\"failed\"} 1\n"));
 	assert_non_null(strstr(text, "deployfs_jobs_ended_total{kind=\"verify\",result="
 				     "\"done\"} 0\n"));
+	assert_non_null(strstr(
+		text, "deployfs_jobs_ended_total{kind=\"warm\",result=\"done\"} 1\n"));
 	free(text);
 }
 
