@@ -954,6 +954,20 @@ static void trim(struct jobs *jobs)
 	}
 }
 
+/* But for the file of an import. */
+static bool same_work(const struct job *job, const struct job_order *order)
+{
+	return !strcmp(job->kind->name, order->kind) && !strcmp(job->app, order->app) &&
+	       (order->version ? !strcmp(job->version, order->version)
+			       : job->latest || !*job->version) &&
+	       !strcmp(job->channel, order->channel ? order->channel : "");
+}
+
+static bool same_sum(const struct job *job, const struct job_order *order)
+{
+	return !strcmp(job->sha256, order->sha256 ? order->sha256 : "");
+}
+
 /* Whether two imports are of the same file, which has not changed in between. */
 static bool same_archive(const struct job *job, const struct job_order *order)
 {
@@ -964,18 +978,13 @@ static bool same_archive(const struct job *job, const struct job_order *order)
 	return fstat(job->archive_fd, &theirs) == 0 &&
 	       fstat(order->archive_fd, &ours) == 0 && theirs.st_dev == ours.st_dev &&
 	       theirs.st_ino == ours.st_ino && theirs.st_size == ours.st_size &&
-	       !strcmp(job->sha256, order->sha256 ? order->sha256 : "");
+	       same_sum(job, order);
 }
 
 static struct job *find_same(struct jobs *jobs, const struct job_order *order)
 {
 	for (struct job *job = jobs->list; job; job = job->next)
-		if (!job_ended(job) && !job->cancelled &&
-		    !strcmp(job->kind->name, order->kind) &&
-		    !strcmp(job->app, order->app) &&
-		    (order->version ? !strcmp(job->version, order->version)
-				    : job->latest || !*job->version) &&
-		    !strcmp(job->channel, order->channel ? order->channel : "") &&
+		if (!job_ended(job) && !job->cancelled && same_work(job, order) &&
 		    same_archive(job, order))
 			return job;
 	return NULL;
@@ -1092,11 +1101,7 @@ static int join(struct jobs *jobs, const struct job_order *order, json_t **ret,
 
 	if (!job)
 		return 0;
-	if (strcmp(job->kind->name, order->kind) || strcmp(job->app, order->app) ||
-	    (order->version ? strcmp(job->version, order->version) != 0
-			    : !job->latest && *job->version) ||
-	    strcmp(job->channel, order->channel ? order->channel : "") ||
-	    strcmp(job->sha256, order->sha256 ? order->sha256 : ""))
+	if (!same_work(job, order) || !same_sum(job, order))
 		return error_set(err, -EINVAL,
 				 "this Idempotency-Key was used for another request: "
 				 "give each request a key of its own");
