@@ -79,13 +79,19 @@ static int job_again(struct api_request *request, const struct job_order *order,
 	return r;
 }
 
+/* @order: without who */
 static int job_start(struct api_request *request, const struct job_order *order,
 		     json_t **ret, struct error *err)
 {
+	struct job_order whole = *order;
+	char who[64];
 	uint64_t waiter;
 	json_t *job;
-	int r = jobs_start(request->service->jobs, order, &job, &waiter, err);
+	int r;
 
+	api_who(request, who, sizeof(who));
+	whole.who = who;
+	r = jobs_start(request->service->jobs, &whole, &job, &waiter, err);
 	return r < 0 ? r : job_reply(request, job, waiter, ret, err);
 }
 
@@ -95,7 +101,6 @@ int api_fetch(struct api_request *request, json_t **ret, struct error *err)
 				  .app = request->app,
 				  .key = request->key,
 				  .archive_fd = -1};
-	char who[64];
 	json_error_t why;
 	int latest = 0, r = 0;
 
@@ -109,8 +114,6 @@ int api_fetch(struct api_request *request, json_t **ret, struct error *err)
 		r = check_version(order.version, err);
 	if (r < 0)
 		return r;
-	api_who(request, who, sizeof(who));
-	order.who = who;
 	return job_start(request, &order, ret, err);
 }
 
@@ -162,7 +165,6 @@ int api_import(struct api_request *request, json_t **ret, struct error *err)
 	bool shown;
 	json_error_t why;
 	const char *file;
-	char who[64];
 	int r;
 
 	if (json_unpack_ex(request->body, &why, JSON_STRICT, "{s:s, s:s, s?s}", "version",
@@ -185,8 +187,6 @@ int api_import(struct api_request *request, json_t **ret, struct error *err)
 	order.archive_fd = open_package(request, file, err);
 	if (order.archive_fd < 0)
 		return order.archive_fd;
-	api_who(request, who, sizeof(who));
-	order.who = who;
 	return job_start(request, &order, ret, err);
 }
 
@@ -198,7 +198,6 @@ int api_verify(struct api_request *request, json_t **ret, struct error *err)
 				  .archive_fd = -1};
 	struct version known;
 	json_error_t why;
-	char who[64];
 	int r;
 
 	if (json_unpack_ex(request->body, &why, JSON_STRICT, "{s?s}", "version",
@@ -216,8 +215,6 @@ int api_verify(struct api_request *request, json_t **ret, struct error *err)
 		r = catalog_find_app(request->service->store->catalog, request->app, err);
 	if (r < 0)
 		return r;
-	api_who(request, who, sizeof(who));
-	order.who = who;
 	return job_start(request, &order, ret, err);
 }
 
@@ -227,7 +224,6 @@ int api_repair(struct api_request *request, json_t **ret, struct error *err)
 		.kind = "repair", .app = request->app, .archive_fd = -1};
 	struct version known;
 	json_error_t why;
-	char who[64];
 	int r;
 
 	if (json_unpack_ex(request->body, &why, JSON_STRICT, "{s:s}", "version",
@@ -239,8 +235,6 @@ int api_repair(struct api_request *request, json_t **ret, struct error *err)
 				 order.version, &known, err);
 	if (r < 0)
 		return r;
-	api_who(request, who, sizeof(who));
-	order.who = who;
 	return job_start(request, &order, ret, err);
 }
 
@@ -253,7 +247,6 @@ int api_warm(struct api_request *request, json_t **ret, struct error *err)
 				  .archive_fd = -1};
 	struct version known;
 	json_error_t why;
-	char who[64];
 	int r;
 
 	if (json_unpack_ex(request->body, &why, JSON_STRICT, "{s:s, s?s}", "version",
@@ -270,8 +263,6 @@ int api_warm(struct api_request *request, json_t **ret, struct error *err)
 			 &known, err);
 	if (r < 0)
 		return r;
-	api_who(request, who, sizeof(who));
-	order.who = who;
 	return job_start(request, &order, ret, err);
 }
 
