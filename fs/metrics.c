@@ -16,12 +16,6 @@ struct description {
 static const struct description descriptions[METRIC_COUNT] = {
 	[METRIC_READ_BYTES] = {"deployfs_fuse_read_bytes_total",
 			       "Bytes of the replies to READ."},
-	[METRIC_READAHEAD_BYTES] = {"deployfs_readahead_bytes_total",
-				    "Bytes of packs read before anybody asked."},
-	[METRIC_GIVEUPS] = {"deployfs_page_cache_give_ups_total",
-			    "Ranges of packs whose pages were given back."},
-	[METRIC_GIVEUP_BYTES] = {"deployfs_page_cache_give_up_bytes_total",
-				 "Bytes of packs whose pages were given back."},
 	[METRIC_INVAL_ENTRY] = {NOTIFICATIONS, "kind", "inval_entry"},
 	[METRIC_INVAL_INODE] = {NOTIFICATIONS, "kind", "inval_inode"},
 	[METRIC_EXPIRE_ENTRY] = {NOTIFICATIONS, "kind", "expire_entry"},

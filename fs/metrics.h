@@ -34,10 +34,7 @@ enum apps_request {
 
 /** Plain counters. One that is added here gets its name and meaning in metrics.c. */
 enum metric {
-	METRIC_READ_BYTES,      /* of replies to READ */
-	METRIC_READAHEAD_BYTES, /* of packs, read before anybody asked */
-	METRIC_GIVEUPS,         /* ranges of packs given back to the page cache */
-	METRIC_GIVEUP_BYTES,
+	METRIC_READ_BYTES,  /* of replies to READ */
 	METRIC_INVAL_ENTRY, /* notifications of the kernel */
 	METRIC_INVAL_INODE,
 	METRIC_EXPIRE_ENTRY,
