@@ -328,6 +328,14 @@ void pack_set_drop(struct pack_set *set, uint64_t id);
  */
 struct pack *pack_set_get(struct pack_set *set, uint64_t id);
 
+/**
+ * pack_set_open() - by id, and loaded
+ * Return: 0 with a reference in *@ret; -ENOENT the set has none of this id; the errors of
+ * pack_load().
+ */
+int pack_set_open(struct pack_set *set, uint64_t id, struct pack **ret,
+		  struct error *err);
+
 /** pack_set_find() - by a node id in its range; as pack_set_get() */
 struct pack *pack_set_find(struct pack_set *set, uint64_t node);
 

@@ -410,6 +410,23 @@ struct pack *pack_set_get(struct pack_set *set, uint64_t id)
 	return pack_take(set, BY_ID, id);
 }
 
+int pack_set_open(struct pack_set *set, uint64_t id, struct pack **ret, struct error *err)
+{
+	struct pack *pack = pack_set_get(set, id);
+	int r;
+
+	if (!pack && pack_set_has(set, id))
+		return error_set(err, -ENOMEM, "not enough memory");
+	r = pack ? pack_load(pack, err)
+		 : error_set(err, -ENOENT, "pack %llu is missing",
+			     (unsigned long long)id);
+	if (r < 0)
+		pack_unref(pack);
+	else
+		*ret = pack;
+	return r;
+}
+
 struct pack *pack_set_find(struct pack_set *set, uint64_t node)
 {
 	return pack_take(set, BY_FIRST_NODE, node);

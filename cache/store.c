@@ -395,14 +395,13 @@ static int settle_pack(struct store *store, int fd, const char *temporary,
 static int pack_enter(struct store *store, int fd, const struct pack_key *key,
 		      struct version *version, struct error *err)
 {
-	struct pack *pack;
+	struct pack *pack = NULL;
 	struct stat st;
 	int r;
 
 	if (fstat(fd, &st) < 0 || pack_set_add(store->packs, key) < 0)
 		return error_set(err, -ENOMEM, "not enough memory");
-	pack = pack_set_get(store->packs, key->id);
-	r = pack ? pack_load(pack, err) : error_set(err, -ENOMEM, "not enough memory");
+	r = pack_set_open(store->packs, key->id, &pack, err);
 	pack_unref(pack);
 	version->pack = key->id;
 	version->first_node = key->first_node;
@@ -430,12 +429,11 @@ int store_adopt(struct store *store, int fd, const char *temporary,
 int store_add(struct store *store, const struct version *version,
 	      struct change_list *changes, struct error *err)
 {
-	struct pack *pack = pack_set_get(store->packs, version->pack);
+	struct pack *pack = NULL;
 	bool used = false;
-	int r;
-
 	/* It may have been let go since the adoption. */
-	r = pack ? pack_load(pack, err) : error_set(err, -ENOMEM, "not enough memory");
+	int r = pack_set_open(store->packs, version->pack, &pack, err);
+
 	if (r == 0)
 		r = catalog_add_version(store->catalog, version, &pack->key,
 					version->stored_bytes, pack->meta.deps,

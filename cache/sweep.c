@@ -53,23 +53,6 @@ static bool load_is_hopeless(int r)
 	return r == -EBADMSG || r == -ENOENT || r == -EIO;
 }
 
-/* A reference to a loaded pack; as pack_load(), and -ENOENT. */
-static int pack_open(struct store *store, uint64_t id, struct pack **ret,
-		     struct error *err)
-{
-	struct pack *pack = pack_set_get(store->packs, id);
-	int r;
-
-	if (!pack && pack_set_has(store->packs, id))
-		return error_set(err, -ENOMEM, "not enough memory");
-	r = pack ? pack_load(pack, err) : error_set(err, -ENOENT, "it is missing");
-	if (r < 0)
-		pack_unref(pack);
-	else
-		*ret = pack;
-	return r;
-}
-
 static uint32_t dep_place(const struct pack *pack, uint64_t id)
 {
 	for (uint32_t i = 0; i < pack->meta.dep_count; i++)
@@ -116,7 +99,7 @@ static int live_use(struct store *store, struct live *live, uint64_t id,
 {
 	struct pack *user = NULL;
 	struct error why = {0};
-	int r = pack_open(store, id, &user, &why);
+	int r = pack_set_open(store->packs, id, &user, &why);
 
 	if (r == 0) {
 		live_mark(live, user, NULL);
@@ -142,7 +125,7 @@ static int live_load(struct sweep *sweep, size_t at, struct error *err)
 {
 	struct live *live = &sweep->lives[at];
 	struct pack *pack;
-	int r = pack_open(sweep->store, sweep->ghosts[at].key.id, &pack, err);
+	int r = pack_set_open(sweep->store->packs, sweep->ghosts[at].key.id, &pack, err);
 
 	if (r < 0)
 		return load_is_hopeless(r) ? 0 : r;

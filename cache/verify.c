@@ -101,16 +101,14 @@ static int add_total(void *context, const struct version *version)
 static int verify_version(void *context, const struct version *version)
 {
 	struct verify *v = context;
-	struct error why = {.text = "its pack is missing"};
+	struct error why = {0};
 	struct pack *pack;
 
 	if (!is_wanted(v, version))
 		return 0;
 	v->result.versions++;
-	pack = pack_set_get(v->store->packs, version->pack);
-	if (!pack || pack_load(pack, &why) < 0) {
+	if (pack_set_open(v->store->packs, version->pack, &pack, &why) < 0) {
 		tell_bad(v, version->name, "", why.text);
-		pack_unref(pack);
 		return 0;
 	}
 	for (uint32_t dir = 0; dir < pack->meta.dir_count; dir++) {

@@ -80,11 +80,10 @@ static int tree_open(struct store *store, const struct warm_request *request,
 	if (known.state != VERSION_PRESENT)
 		return error_set(err, -ENOENT, "version '%s' of '%s' was removed",
 				 version, request->app);
-	ret->pack = pack_set_get(store->packs, known.pack);
-	if (!ret->pack)
-		return error_set(err, -EIO, "the pack of '%s' %s is missing",
-				 request->app, version);
-	return pack_load(ret->pack, err);
+	r = pack_set_open(store->packs, known.pack, &ret->pack, err);
+	return r == -ENOENT ? error_set(err, -EIO, "the pack of '%s' %s is missing",
+					request->app, version)
+			    : r;
 }
 
 /* Its root in the mount; what leads there may have to be asked for. */
