@@ -130,13 +130,16 @@ static int warm_wanted(const struct command *command, struct error *err)
 	return warm_default(command, err);
 }
 
+/* Nothing where there was nothing to go by: a channel that is new, or points there
+ * already. */
 static void print_warm(const struct job *job)
 {
 	const json_t *result = job->result;
+	const char *from = json_string_value(json_object_get(result, "from"));
 	char kept[32], bytes[32];
 	uint64_t files = reply_number(json_object_get(result, "files"), 0);
 
-	if (!json_is_string(json_object_get(result, "from")))
+	if (!from || !strcmp(from, job->version))
 		return;
 	print_line(stdout, "%s: %s is warm: %s were, %s in %ju file%s were read",
 		   job->app, job->version,

@@ -333,16 +333,16 @@ static void report_brought(const struct job *job, const char *version)
 	char unpacked[32], stored[32], text[32];
 	uint64_t shared = reply_number(json_object_get(job->result, "shared_files"), 0);
 	uint64_t resumed = reply_number(json_object_get(job->result, "resumed_bytes"), 0);
+	uint64_t files = reply_number(json_object_get(job->result, "files"), 0);
 
 	print_line(stdout,
-		   "%s: %s is here: %ju files, %s; %s of that are new in the store",
-		   job->app, version,
-		   (uintmax_t)reply_number(json_object_get(job->result, "files"), 0),
+		   "%s: %s is here: %ju file%s, %s; %s of that are new in the store",
+		   job->app, version, (uintmax_t)files, files == 1 ? "" : "s",
 		   reply_size(json_object_get(job->result, "unpacked_bytes"), unpacked),
 		   reply_size(json_object_get(job->result, "stored_bytes"), stored));
 	if (shared)
-		print_line(stdout, "%ju files are shared with what was there before",
-			   (uintmax_t)shared);
+		print_line(stdout, "%ju %s shared with what was there before",
+			   (uintmax_t)shared, shared == 1 ? "file is" : "files are");
 	if (resumed)
 		print_line(stdout, "the download went on after %s",
 			   size_format(resumed, text));

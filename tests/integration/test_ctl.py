@@ -256,6 +256,15 @@ def test_a_warm_flip_warms_and_then_flips(ctl, api):
     assert api.requests[0].body == {"version": "1.4.2", "channel": "current"}
 
 
+@pytest.mark.parametrize("version", [None, "1.4.2"])
+def test_a_warming_with_nothing_to_go_by_is_not_told(ctl, api, version):
+    """The channel is new, or points there already."""
+    api.on("POST", "/v1/apps/shop/warm", (202, dict(warmed()[1], waiter=1)))
+    api.on("GET", "/v1/jobs/7", warmed(state="done", result=dict(WARM, **{"from": version}), sequence=9))
+    api.on("POST", "/v1/apps/shop/flip", (200, FLIP))
+    assert "warm" not in ctl.run("flip", "shop", "1.4.2", "--warm").stdout_text
+
+
 def test_a_warming_that_fails_does_not_keep_from_flipping(ctl, api):
     api.on("POST", "/v1/apps/shop/warm", (202, dict(warmed()[1], waiter=1)))
     error = {"code": "failed", "message": "the disk is tired"}
@@ -605,6 +614,13 @@ def test_nothing_from_a_reply_steers_the_terminal(ctl, api):
 
 
 # ------------------------------------------------------------------ jobs
+
+
+def test_one_file_is_one_file(ctl, api):
+    api.on("POST", "/v1/apps/shop/fetch", started(state="queued", stage=None, sequence=1))
+    api.on("GET", "/v1/jobs/7", job_reply(sequence=2, state="done", result=dict(PACKAGE_RESULT, files=1, shared_files=1)))
+    said = ctl.run("fetch", "shop", "1.4.2").stdout_text
+    assert "is here: 1 file, " in said and "\n1 file is shared with" in said
 
 
 def test_fetch_follows_its_job_to_the_end(ctl, api):
