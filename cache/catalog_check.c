@@ -5,7 +5,7 @@
  * of a pack: that is looked for here. What is left are times and texts that only people
  * read.
  *
- * All that takes a second for some ten thousand packs, more from a cold disk. So the
+ * All that takes the longer the more packs there are, from a cold disk above all. So the
  * catalog's copy, which has a checksum, vouches for what is in both. After a clean end
  * that is everything; after another one, all but what came in the last seconds.
  */
