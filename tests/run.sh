@@ -106,7 +106,8 @@ run_unit() {
 	cp "$build/meson-logs/testlog.json" "$results/unit.json" 2>/dev/null || true
 }
 
-# Everything that a suite starts ends with its process namespace, and so do its mounts.
+# Everything that a suite starts ends with its process namespace, and so do its mounts. What the machine
+# itself has mounted of deployfs is not in the suite's: doctor would tell of it when it ends.
 run_pytest() {
 	local suite=$1 arguments=(-p no:cacheprovider -ra --tb=short -q)
 	[ $full = yes ] || arguments+=(-m "not full")
@@ -114,7 +115,8 @@ run_pytest() {
 	arguments+=("--junit-xml=$results/$suite.xml" "$(suite_file "$suite")" "${pytest_arguments[@]}")
 	timeout --foreground --kill-after=30 "${DEPLOYFS_SUITE_LIMIT_S:-$suite_limit_s}" \
 		unshare --mount --propagation private --pid --fork --kill-child --mount-proc \
-		bash -c '/usr/bin/python3 -m pytest "$@"; exit $?' pytest "${arguments[@]}" \
+		bash -c 'umount --all --lazy --types fuse.deployfs; /usr/bin/python3 -m pytest "$@"; exit $?' \
+		pytest "${arguments[@]}" \
 		</dev/null || echo "run.sh: suite $suite ended with $?"
 }
 
